@@ -1,0 +1,113 @@
+"""What a TFB checkpoint's config.json says about its noise, and the transformers config classes that carry it."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, LlamaConfig, Qwen2Config
+
+from .layers import check_kind
+
+DEFAULT_RANK = 8
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """The noise keys of a TFB model config, validated; absent keys take the published defaults."""
+
+    bayes_sigma: float = 0.1  # scale of the Gaussian noise, >= 0
+    bayes_noise: str = "right"  # direction of the low-rank noise, see layers.py
+    basis_idx: tuple[int, ...] = tuple(range(DEFAULT_RANK))  # which singular directions, by descending singular value
+    num_samples: int = 10  # weight samples per token, the noise-free one included
+    sample: bool = True  # False runs the noise-free model only
+    use_tfb_for_generation: bool = False  # draw tokens from the mean of all samples, not from the noise-free one
+
+    @classmethod
+    def from_model_config(cls, config: Any) -> "NoiseConfig":
+        """Read the keys from a transformers config (or anything with these attributes); ValueError names a bad key."""
+        values = {name: getattr(config, name, default) for name, default in _defaults().items()}
+        values["basis_idx"] = tuple(values["basis_idx"])
+        noise = cls(**values)
+        noise._validate()
+        return noise
+
+    @property
+    def effective_samples(self) -> int:
+        """Weight samples that are computed: 1 when sampling is switched off."""
+        return self.num_samples if self.sample else 1
+
+    @property
+    def rank(self) -> int:
+        return len(self.basis_idx)
+
+    def _validate(self) -> None:
+        check_kind(self.bayes_noise)
+        if not (
+            isinstance(self.bayes_sigma, int | float) and math.isfinite(self.bayes_sigma) and self.bayes_sigma >= 0
+        ):
+            raise ValueError(f"bayes_sigma must be a finite number >= 0; got {self.bayes_sigma!r}")
+        if isinstance(self.num_samples, bool) or not isinstance(self.num_samples, int) or self.num_samples < 1:
+            raise ValueError(f"num_samples must be an integer >= 1; got {self.num_samples!r}")
+        indices = self.basis_idx
+        if not indices or any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in indices):
+            raise ValueError(f"basis_idx must list integers >= 0, at least one; got {list(indices)!r}")
+        if len(set(indices)) != len(indices):
+            raise ValueError(f"basis_idx must not repeat an index; got {list(indices)!r}")
+
+
+def _defaults() -> dict[str, Any]:
+    return {name: field.default for name, field in NoiseConfig.__dataclass_fields__.items()}
+
+
+@strict
+class TFBLlamaConfig(LlamaConfig):
+    """LlamaConfig plus the TFB keys (see NoiseConfig)."""
+
+    model_type = "tfb_llama"
+    bayes_sigma: float = 0.1
+    bayes_noise: str = "right"
+    basis_idx: list[int] | tuple[int, ...] = tuple(range(DEFAULT_RANK))
+    num_samples: int = 10
+    sample: bool = True
+    use_tfb_for_generation: bool = False
+    lowrank: bool = True
+    init_basis_vectors: bool = True
+    base_lm_path: str | None = None
+
+
+@strict
+class TFBQwen2Config(Qwen2Config):
+    """Qwen2Config plus the TFB keys (see NoiseConfig)."""
+
+    model_type = "tfb_qwen2"
+    bayes_sigma: float = 0.1
+    bayes_noise: str = "right"
+    basis_idx: list[int] | tuple[int, ...] = tuple(range(DEFAULT_RANK))
+    num_samples: int = 10
+    sample: bool = True
+    use_tfb_for_generation: bool = False
+    lowrank: bool = True
+    init_basis_vectors: bool = True
+    base_lm_path: str | None = None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One supported model family."""
+
+    config_class: type
+    base_model_type: str  # `model_type` of the base checkpoint
+    vllm_architecture: str  # the published name in `architectures`
+
+
+ARCHITECTURES = {
+    "llama": Architecture(TFBLlamaConfig, "llama", "VllmTFBLLamaForCausalLM"),
+    "qwen2": Architecture(TFBQwen2Config, "qwen2", "VllmTFBQwen2ForCausalLM"),
+}
+
+
+def register_configs() -> None:
+    """Make AutoConfig know the TFB model types. Safe to call again."""
+    for architecture in ARCHITECTURES.values():
+        AutoConfig.register(architecture.config_class.model_type, architecture.config_class, exist_ok=True)

@@ -1,0 +1,56 @@
+"""The low-rank perturbation of a linear layer, for both noise directions.
+
+W = U diag(d) V^T is the SVD of the weight W [out, in]; x is the layer's input row; sigma the noise scale:
+
+    right: basis = U[:, basis_idx] [out, r];  noise(x) = sigma * ||x||_2 * basis @ z,        z ~ N(0, I_r)
+    left:  basis = V[:, basis_idx] [in, r];   noise(x) = sigma * ||basis^T x||_2 * z,        z ~ N(0, I_out)
+
+Both are W' x - W x for a random W' (W + basis E^T or W + E basis^T, entries of E iid N(0, sigma^2)) after local
+reparameterisation. Source: TokUR (arXiv 2505.11737); TFB (arXiv 2412.05723).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+NOISE_KINDS = ("right", "left")
+
+
+def basis_vectors(weight: Tensor, basis_idx: Sequence[int], kind: str) -> Tensor:
+    """Singular vectors of `weight` [out, in]: [out, r] for right, [in, r] for left, in the weight's dtype.
+
+    The SVD runs in float32. Raises ValueError if an index exceeds the number of singular values.
+    """
+    if max(basis_idx) >= min(weight.shape):
+        raise ValueError(f"rank {max(basis_idx) + 1} exceeds the smaller side of the {list(weight.shape)} matrix")
+    left_vectors, _, right_vectors = torch.linalg.svd(weight.float(), full_matrices=False)
+    vectors = left_vectors if check_kind(kind) == "right" else right_vectors.T
+    return vectors[:, list(basis_idx)].to(weight.dtype).contiguous()
+
+
+def check_kind(kind: str) -> str:
+    """`kind` itself, or ValueError if it is no noise direction."""
+    if kind not in NOISE_KINDS:
+        raise ValueError(f"bayes_noise must be one of {', '.join(NOISE_KINDS)}; got {kind!r}")
+    return kind
+
+
+def noise_width(kind: str, basis: Tensor, out_features: int) -> int:
+    """How many standard normals one input row needs."""
+    return basis.shape[1] if check_kind(kind) == "right" else out_features
+
+
+def low_rank_noise(x: Tensor, basis: Tensor, z: Tensor, sigma: float, kind: str) -> Tensor:
+    """The noise to add to W x, float32 [..., out].
+
+    Args:
+        x: [..., in], the layer's input rows.
+        basis: [out, r] for right, [in, r] for left.
+        z: float32 [..., noise_width], standard normal.
+        sigma: noise scale, >= 0.
+    """
+    x, basis = x.float(), basis.float()
+    if check_kind(kind) == "right":
+        return (sigma * x.norm(dim=-1, keepdim=True) * z) @ basis.T
+    return sigma * (x @ basis).norm(dim=-1, keepdim=True) * z
