@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, LlamaConfig, Qwen2Config
+from transformers import AutoConfig, LlamaConfig, PreTrainedConfig, Qwen2Config
 
 from .layers import check_kind
 
@@ -96,7 +96,7 @@ class TFBQwen2Config(Qwen2Config):
 class Architecture:
     """One supported model family."""
 
-    config_class: type
+    config_class: type[PreTrainedConfig]
     base_model_type: str  # `model_type` of the base checkpoint
     vllm_architecture: str  # the published name in `architectures`
 
