@@ -36,6 +36,17 @@ def check_kind(kind: str) -> str:
     return kind
 
 
+def check_basis(name: str, basis: Tensor, shape: tuple[int, int]) -> None:
+    """Raise ValueError, naming the tensor, unless a loaded basis has `shape`, a floating dtype and finite values."""
+    if tuple(basis.shape) != shape:
+        raise ValueError(
+            f"{name}: shape {list(basis.shape)} where the config's bayes_noise and basis_idx ask for {list(shape)}; "
+            "convert the model again, or set them as it was converted"
+        )
+    if not basis.is_floating_point() or not basis.isfinite().all():
+        raise ValueError(f"{name}: holds {basis.dtype} values that are not all finite numbers; convert the model again")
+
+
 def noise_width(kind: str, basis: Tensor, out_features: int) -> int:
     """How many standard normals one input row needs."""
     return basis.shape[1] if check_kind(kind) == "right" else out_features

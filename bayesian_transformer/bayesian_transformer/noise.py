@@ -26,6 +26,11 @@ def site_index(layer: int, projection: int) -> int:
     return len(PROJECTIONS) * layer + projection
 
 
+def noise_key(seed: int) -> int:
+    """Any Python integer as the int64 with the same low 64 bits, which is what a noise seed is."""
+    return (seed + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     """Philox4x32-10 block cipher: four counter words and two key words to four random words.
 

@@ -1,0 +1,27 @@
+"""TFB models in unmodified vLLM: one forward for all weight samples, uncertainties on every completion.
+
+Reading order: particles.py (noise -> particle rows), attention.py (what a particle row attends to), worker.py
+(logits -> statistics), outputs.py (statistics -> `outputs[i].uncertainties`). config.py decides what is supported.
+"""
+
+from ..config import ARCHITECTURES
+
+_MODEL_CLASSES = {
+    "VllmTFBLLamaForCausalLM": "bayesian_transformer.vllm_models.tfb_llama_vllm:VllmTFBLLamaForCausalLM",
+    "VllmTFBQwen2ForCausalLM": "bayesian_transformer.vllm_models.tfb_qwen2_vllm:VllmTFBQwen2ForCausalLM",
+}
+
+
+def register() -> None:
+    """Entry point `vllm.general_plugins`: vLLM calls it in each of its processes, possibly more than once."""
+    from vllm import ModelRegistry
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP
+
+    from .config import TFBModelConfig, prefer_v1_model_runner
+    from .outputs import carry_uncertainties
+
+    for architecture in ARCHITECTURES.values():
+        ModelRegistry.register_model(architecture.vllm_architecture, _MODEL_CLASSES[architecture.vllm_architecture])
+        MODELS_CONFIG_MAP[architecture.vllm_architecture] = TFBModelConfig
+    prefer_v1_model_runner()
+    carry_uncertainties()

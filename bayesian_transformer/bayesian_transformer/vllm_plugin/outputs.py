@@ -1,0 +1,105 @@
+"""How the statistics travel from the worker to `outputs[i].uncertainties`.
+
+vLLM has no free-form per-token output. What it slices per request, trims at stop strings and ships across its
+processes by itself is the sampling-mask lane, one ragged row of numbers per generated token, switched off unless
+`return_sampling_mask` is set (which TFB models refuse). We put eight float32 numbers per token on that lane; a real
+sampling mask holds integers, so the two cannot be confused. This module is all that knows about the lane.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+from vllm.tokenizers.detokenizer_utils import convert_ids_list_to_tokens
+from vllm.v1.engine.output_processor import RequestState
+from vllm.v1.outputs import SamplingMaskLists
+
+from ..uncertainty import FIELDS, Uncertainty
+
+_NAMES = {
+    "total": "total_uncertainty",
+    "aleatoric": "aleatoric_uncertainty",
+    "epistemic": "epistemic_uncertainty",
+    "implicit_reward": "bayes_implicit_reward",
+}
+_WIDTH = len(FIELDS)
+
+
+def pack(statistics: Tensor) -> SamplingMaskLists:
+    """Put statistics [B, 8] (float32, on the host) on the lane."""
+    return SamplingMaskLists(
+        token_ids=statistics.numpy().reshape(-1), offsets=np.arange(len(statistics) + 1, dtype=np.int64) * _WIDTH
+    )
+
+
+def uncertainty_scheduler(vllm_config: Any, **kwargs: Any) -> Any:
+    """Stock scheduler, lane switched on. A factory: async scheduling is resolved only after our config hook."""
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    stock = AsyncScheduler if vllm_config.scheduler_config.async_scheduling else Scheduler
+    scheduler = stock(vllm_config=vllm_config, **kwargs)
+    scheduler.return_sampling_mask = True
+    return scheduler
+
+
+def carry_uncertainties() -> None:
+    """Make vLLM's front end hand the lane's numbers out as `uncertainties`. Safe to call again."""
+    if hasattr(RequestState._new_completion_output, "__wrapped__"):
+        return
+    RequestState._new_completion_output = _with_uncertainties(RequestState._new_completion_output)
+    RequestOutput.add = _merging_uncertainties(RequestOutput.add)
+
+
+def _with_uncertainties(stock: Any) -> Any:
+    @functools.wraps(stock)
+    def new_completion_output(self: RequestState, *args: Any, **kwargs: Any) -> CompletionOutput:
+        chunks = self.sampling_mask_chunks
+        if not hasattr(self, "uncertainties"):
+            if not chunks or chunks[0].token_ids.dtype != np.float32:
+                return stock(self, *args, **kwargs)
+            self.uncertainties = []
+        self.sampling_mask_chunks = []
+        completion = stock(self, *args, **kwargs)
+        delta = self.output_kind == RequestOutputKind.DELTA
+        token_ids = completion.token_ids if delta else completion.token_ids[len(self.uncertainties) :]
+        fresh = _uncertainties(token_ids, chunks, self.logprobs_processor.tokenizer)
+        if not delta:
+            self.uncertainties += fresh
+        completion.uncertainties = fresh if delta else list(self.uncertainties)
+        return completion
+
+    return new_completion_output
+
+
+def _merging_uncertainties(stock: Any) -> Any:
+    @functools.wraps(stock)
+    def add(self: RequestOutput, next_output: RequestOutput, aggregate: bool) -> None:
+        held = {completion.index: completion for completion in self.outputs}
+        stock(self, next_output, aggregate)
+        if not aggregate:  # the stock method has put the new completion in place of the old
+            return
+        for completion in next_output.outputs:
+            fresh = getattr(completion, "uncertainties", None)
+            if fresh is not None and completion.index in held:
+                earlier = held[completion.index]
+                earlier.uncertainties = [*getattr(earlier, "uncertainties", []), *fresh]
+
+    return add
+
+
+def _uncertainties(token_ids: Any, chunks: list[SamplingMaskLists], tokenizer: Any) -> list[dict[int, Uncertainty]]:
+    """One {token id: Uncertainty} per token; ValueError if the lane's rows and the tokens differ in number."""
+    rows = (
+        np.concatenate([chunk.token_ids for chunk in chunks]).reshape(-1, _WIDTH) if chunks else np.empty((0, _WIDTH))
+    )
+    token_ids = list(token_ids)
+    texts = convert_ids_list_to_tokens(tokenizer, token_ids) if tokenizer else [None] * len(token_ids)
+    names = [_NAMES.get(field, field) for field in FIELDS]
+    return [
+        {token_id: Uncertainty(**dict(zip(names, row, strict=True)), decoded_token=text)}
+        for token_id, row, text in zip(token_ids, rows.tolist(), texts, strict=True)
+    ]

@@ -1,0 +1,156 @@
+"""Particle rows: the noisy weight samples of every request, appended to the token batch of an ordinary forward.
+
+A forward of T tokens for B requests runs T + (S - 1) * B rows. The extra rows are copies of each request's last token;
+row T + (s - 1) * B + b carries weight sample s of request b. Their q and v get noise (`QKVNoise`), they attend
+to the request's clean cache and to themselves (attention.py), and nothing of theirs enters the cache. Every weight
+matrix is read once for all rows.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from vllm.distributed import get_tensor_model_parallel_rank
+from vllm.forward_context import get_forward_context
+from vllm.utils.torch_utils import direct_register_custom_op
+
+from ..config import NoiseConfig
+from ..noise import PROJECTIONS, site_index, standard_normal
+
+
+class Particles:
+    """What the particle rows of the current forward are. One object per model, shared by all its layers."""
+
+    def __init__(self, noise: NoiseConfig, num_layers: int, max_requests: int, device: torch.device) -> None:
+        self.noise = noise
+        self.per_request = noise.effective_samples - 1
+        self.num_tokens = 0  # T of the current forward
+        self.hidden: Tensor | None = None  # final hidden states of the particle rows, until the logits are computed
+        self.logits: Tensor | None = None  # raw logits of all samples [S, B, V], until the tokens are sampled
+        self.prefix: Any = None  # the attention's plan for the current forward
+        # Filled by the model runner before each forward; persistent, as a captured graph reads it on replay.
+        self.seeds = torch.zeros(max_requests, dtype=torch.int64, device=device)
+        sites = [[[site_index(layer, p) for p in range(len(PROJECTIONS))]] for layer in range(num_layers)]
+        self._sites = torch.tensor(sites, device=device)  # [L, 1, 2]
+        self._sample = torch.arange(1, self.per_request + 1, device=device)
+        self._seed, self._position, self._row_sample, self._right_noise = (torch.empty(0),) * 4
+
+    def begin(self, embeddings: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Start a forward: append the particle rows to `embeddings` [T, hidden] and `positions` [T]."""
+        self.num_tokens = embeddings.shape[0]
+        self.prefix = None
+        last = self._last_rows(embeddings.device)
+        rows = last.repeat(self.per_request)
+        self._position = positions[rows]
+        self._seed = self.seeds[: len(last)].repeat(self.per_request)
+        self._row_sample = self._sample.repeat_interleave(len(last))
+        if self.noise.bayes_noise == "right":
+            # One draw for all layers: [L, P, 2, r] as [L, P, 2r].
+            seed, position, sample = (t[:, None] for t in (self._seed, self._position, self._row_sample))
+            self._right_noise = standard_normal(seed, position, self._sites, sample, self.noise.rank).flatten(-2)
+        return torch.cat([embeddings, embeddings[rows]]), torch.cat([positions, self._position])
+
+    def right_noise(self, layer: int) -> Tensor:
+        """z for the q basis and the v basis of a layer, side by side: float32 [P, 2r]."""
+        return self._right_noise[layer]
+
+    def left_noise(self, layer: int, projection: int, width: int, start: int) -> Tensor:
+        """z for the outputs [start, start + width) of a projection: float32 [P, width]."""
+        site = self._sites[layer, 0, projection]
+        return standard_normal(self._seed, self._position, site, self._row_sample, width, start)
+
+    def _last_rows(self, device: torch.device) -> Tensor:
+        """Row of each request's last token in the token batch, int64 [B]."""
+        metadata = get_forward_context().attn_metadata
+        if metadata is None:  # profiling and warm-up: as many requests as the batch can hold
+            return torch.arange(self.num_tokens, device=device)[-len(self.seeds) :]
+        return next(iter(metadata.values())).query_start_loc[1:].long() - 1
+
+
+class QKVNoise:
+    """Adds a layer's noise to the q and v parts of its fused projection output, particle rows only.
+
+    The basis is one parameter of the qkv projection. Right: [2r, q + k + v], q basis^T over v basis^T with zeros
+    elsewhere, so that one matmul perturbs both and leaves k as it is. Left: [hidden, 2r], q basis beside v basis.
+    """
+
+    def __init__(self, qkv_proj: nn.Module, layer: int, particles: Particles) -> None:
+        self.layer = layer
+        self.particles = particles
+        self.sizes = [qkv_proj.num_heads * qkv_proj.head_size, qkv_proj.num_kv_heads * qkv_proj.head_size]
+        # First global output of this rank's share; KV heads are replicated when there are more ranks than heads.
+        rank = get_tensor_model_parallel_rank()
+        self.starts = [rank * self.sizes[0], rank // qkv_proj.num_kv_head_replicas * self.sizes[1]]
+        self.total_sizes = [
+            qkv_proj.total_num_heads * qkv_proj.head_size,
+            qkv_proj.total_num_kv_heads * qkv_proj.head_size,
+        ]
+        self.hidden_size = qkv_proj.hidden_size
+        rank_pair = 2 * particles.noise.rank
+        width = self.sizes[0] + 2 * self.sizes[1]
+        shape = (rank_pair, width) if self.is_right else (self.hidden_size, rank_pair)
+        qkv_proj.basis_vectors = nn.Parameter(torch.zeros(shape), requires_grad=False)
+        self.basis = qkv_proj.basis_vectors
+
+    @property
+    def is_right(self) -> bool:
+        return self.particles.noise.bayes_noise == "right"
+
+    def checkpoint_shape(self, projection: int) -> tuple[int, int]:
+        """Shape of a projection's `basis_vectors` in the checkpoint."""
+        return (self.total_sizes[projection] if self.is_right else self.hidden_size, self.particles.noise.rank)
+
+    def load(self, projection: int, basis: Tensor) -> None:
+        """Copy this rank's share of a projection's basis into the parameter."""
+        rank = self.particles.noise.rank
+        columns = slice(projection * rank, (projection + 1) * rank)
+        if self.is_right:
+            start, size = self.starts[projection], self.sizes[projection]
+            self.basis.data[columns, self._output(projection)] = basis[start : start + size].T.to(self.basis)
+        else:
+            self.basis.data[:, columns] = basis.to(self.basis)
+
+    def add(self, qkv: Tensor, x: Tensor) -> None:
+        """Perturb the particle rows of `qkv` [rows, q + k + v] in place; x [rows, hidden] is the layer's input."""
+        first, sigma = self.particles.num_tokens, self.particles.noise.bayes_sigma
+        qkv, x = qkv[first:], x[first:].float()
+        if self.is_right:
+            scale = sigma * torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            qkv.addmm_((self.particles.right_noise(self.layer) * scale).to(qkv.dtype), self.basis)
+            return
+        inner = (x @ self.basis.float()).unflatten(-1, (len(PROJECTIONS), -1))
+        scale = sigma * torch.linalg.vector_norm(inner, dim=-1)  # [P, 2]
+        for projection, (size, start) in enumerate(zip(self.sizes, self.starts, strict=True)):
+            z = self.particles.left_noise(self.layer, projection, size, start)
+            qkv[:, self._output(projection)] += scale[:, projection, None] * z
+
+    def _output(self, projection: int) -> slice:
+        """Where a projection's outputs lie in the fused output."""
+        q, kv = self.sizes
+        return slice(0, q) if PROJECTIONS[projection] == "q_proj" else slice(q + kv, q + 2 * kv)
+
+
+def _add_qkv_noise(qkv: Tensor, x: Tensor, layer_name: str) -> None:
+    get_forward_context().no_compile_layers[layer_name].qkv_noise.add(qkv, x)
+
+
+def _add_qkv_noise_fake(qkv: Tensor, x: Tensor, layer_name: str) -> None:
+    return None
+
+
+# One opaque operator, as vLLM does for attention: the compiled decoder sees a single dynamic number of rows and never
+# where the particle rows begin.
+_library = torch.library.Library("bayesian_transformer", "FRAGMENT")
+direct_register_custom_op(
+    "add_qkv_noise", _add_qkv_noise, mutates_args=["qkv"], fake_impl=_add_qkv_noise_fake, target_lib=_library
+)
+
+
+def perturb_output(layer_name: str) -> Any:
+    """A forward hook for a qkv projection that adds the noise of the attention layer `layer_name`."""
+
+    def hook(module: nn.Module, args: tuple[Tensor, ...], output: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
+        torch.ops.bayesian_transformer.add_qkv_noise(output[0], args[0], layer_name)
+        return output
+
+    return hook

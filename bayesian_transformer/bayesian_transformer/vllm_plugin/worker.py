@@ -1,0 +1,118 @@
+"""The worker's part: noise seeds before a forward, statistics of its logits, and their way into the output."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from vllm.platforms import current_platform
+from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
+
+from ..noise import noise_key
+from ..uncertainty import token_uncertainty
+from .outputs import pack
+
+if current_platform.is_cpu():
+    from vllm.v1.worker.cpu_worker import CPUWorker as StockWorker
+else:
+    from vllm.v1.worker.gpu_worker import Worker as StockWorker
+
+
+class TFBWorker(StockWorker):
+    """vLLM's worker with a model runner that computes uncertainties."""
+
+    def init_device(self) -> None:
+        """Set up the device; which V1 model runner the stock worker makes is the platform's choice."""
+        super().init_device()
+        runner = self.model_runner
+        runner.__class__ = type(f"Uncertainty{type(runner).__name__}", (UncertaintyRunner, type(runner)), {})
+        runner.noise_seeds, runner.arrivals, runner.statistics = {}, 0, None
+
+
+class UncertaintyRunner:
+    """Mixin over vLLM's V1 model runner."""
+
+    noise_seeds: dict[str, int]  # by request id
+    arrivals: int  # requests seen so far
+    statistics: Tensor | None  # of the tokens just sampled, float32 [B, 8]
+
+    def _model_forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        particles = self.get_model().particles
+        seeds = torch.tensor(self._request_seeds(), dtype=torch.int64)
+        particles.seeds[: len(seeds)].copy_(seeds, non_blocking=True)
+        output = super()._model_forward(*args, **kwargs)
+        # Taken from the output, not inside the model: on the replay of a captured graph no model code runs.
+        particles.hidden = output[kwargs["positions"].shape[0] :]
+        return output
+
+    def _request_seeds(self) -> list[int]:
+        """Noise seeds in batch order: the request's own, else engine seed + arrival number, kept while it lives."""
+        known, self.noise_seeds = self.noise_seeds, {}
+        for request_id, request in self.requests.items():
+            if request_id not in known:
+                seed = request.sampling_params.seed
+                known[request_id] = noise_key(self.model_config.seed + self.arrivals if seed is None else seed)
+                self.arrivals += 1
+            self.noise_seeds[request_id] = known[request_id]
+        return [self.noise_seeds[request_id] for request_id in self.input_batch.req_ids]
+
+    def _sample(self, logits: Tensor | None, spec_decode_metadata: Any) -> Any:
+        particles = self.get_model().particles
+        raw, particles.logits = particles.logits, None
+        output = super()._sample(logits, spec_decode_metadata)
+        self.statistics = token_uncertainty(raw, output.sampled_token_ids[:, 0]).stack()
+        return output
+
+    def sample_tokens(self, grammar_output: Any) -> Any:
+        with self._unfinished_prompts_keep_generators():
+            output = super().sample_tokens(grammar_output)
+        statistics, self.statistics = self.statistics, None
+        if statistics is None:  # nothing was scheduled
+            return output
+        if isinstance(output, AsyncModelRunnerOutput):
+            return AsyncUncertaintyOutput(output, statistics, self._get_or_create_async_output_copy_stream())
+        output.sampling_masks = pack(statistics.cpu())
+        return output
+
+    @contextmanager
+    def _unfinished_prompts_keep_generators(self) -> Iterator[None]:
+        """Hide the generators of requests whose token will be discarded.
+
+        Stock code lets them draw and then winds them back, which torch's CPU generators cannot do.
+        """
+        generators = self.input_batch.generators
+        discarded = np.nonzero(self.discard_request_mask.np[: self.input_batch.num_reqs])[0].tolist()
+        hidden = {row: generators.pop(row) for row in discarded if row in generators}
+        yield
+        generators.update(hidden)
+
+    def _dummy_sampler_run(self, hidden_states: Tensor) -> Tensor:
+        """Profiling must see the logits and statistics of the particle rows too."""
+        particles = self.get_model().particles
+        particles.hidden = hidden_states.repeat(particles.per_request, 1)
+        output = super()._dummy_sampler_run(hidden_states)
+        token_uncertainty(particles.logits)
+        particles.logits = None
+        return output
+
+
+class AsyncUncertaintyOutput(AsyncModelRunnerOutput):
+    """Adds the statistics to an asynchronous output; their copy to the host overlaps the next step."""
+
+    def __init__(self, inner: AsyncModelRunnerOutput, statistics: Tensor, stream: Any) -> None:
+        self._inner = inner
+        self._device_statistics = statistics  # kept alive until the copy is done
+        self._ready = torch.cuda.Event(blocking=True)
+        current = torch.cuda.current_stream()
+        with torch.cuda.stream(stream):
+            stream.wait_stream(current)
+            self._statistics = statistics.to("cpu", non_blocking=True)
+            self._ready.record()
+
+    def get_output(self) -> ModelRunnerOutput:
+        output = self._inner.get_output()
+        self._ready.synchronize()
+        output.sampling_masks = pack(self._statistics)
+        return output
