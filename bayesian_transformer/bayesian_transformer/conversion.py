@@ -1,0 +1,199 @@
+"""Turn a base checkpoint into a TFB checkpoint: the same weights plus basis vectors and the TFB keys in config.json.
+
+The weight files are copied as they are, so the base tensors keep their bytes, and one shard with the basis vectors is
+added. A single-file model becomes a two-shard one, because loaders ignore the index beside a `model.safetensors`.
+Memory stays near the largest noisy weight and its SVD. The output appears under its name only when it is complete.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from .checkpoint import (
+    BASIS,
+    CONFIG_FILE,
+    INDEX_FILE,
+    SINGLE_FILE,
+    check_weight,
+    noisy_projections,
+    read_config,
+    tensor_files,
+)
+from .config import ARCHITECTURES, DEFAULT_RANK, NoiseConfig
+from .files import write_json
+from .layers import basis_vectors, check_kind
+
+BASIS_SHARD = "model-basis-vectors.safetensors"
+_SINGLE_FILE_SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot"}
+
+
+def convert_checkpoint(
+    model_path: Path,
+    output_path: Path,
+    architecture: str | None = None,
+    rank: int = DEFAULT_RANK,
+    bayes_noise: str = "right",
+    overwrite: bool = False,
+) -> Path:
+    """Write the TFB checkpoint of the base model in `model_path` to `output_path` and return that path.
+
+    Args:
+        architecture: a key of ARCHITECTURES; None takes the one that config.json names.
+        rank: how many singular directions carry noise.
+        bayes_noise: direction of the noise, see layers.py.
+        overwrite: replace an existing output; otherwise it is an error.
+
+    Raises ValueError, in one line that says what to do, for anything in the input that does not fit.
+    """
+    check_kind(bayes_noise)
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1; got {rank}")
+    config = read_config(model_path)
+    name = _check_architecture(model_path, config, architecture)
+    files = tensor_files(model_path)
+    _check_output(model_path, output_path, files, overwrite)
+    with new_directory(output_path) as directory:
+        copied = _copy_files(model_path, directory, files)
+        basis = _compute_basis(model_path, files, config, rank, bayes_noise)
+        _save_basis(directory, files, copied, basis)
+        write_json(directory / CONFIG_FILE, config | _tfb_keys(name, rank, bayes_noise, model_path))
+    return output_path
+
+
+def is_tfb(config: dict[str, Any]) -> bool:
+    """Whether a config.json belongs to a TFB checkpoint."""
+    return config.get("model_type") in {a.config_class.model_type for a in ARCHITECTURES.values()}
+
+
+def _check_architecture(model_path: Path, config: dict[str, Any], architecture: str | None) -> str:
+    """The key of ARCHITECTURES for this config."""
+    path, model_type = model_path / CONFIG_FILE, config.get("model_type")
+    if is_tfb(config):
+        raise ValueError(f"{path}: model_type {model_type} says this is a TFB checkpoint already; use it as it is")
+    known = {a.base_model_type: key for key, a in ARCHITECTURES.items()}
+    if model_type not in known:
+        raise ValueError(f"{path}: model_type {model_type!r} is not supported; it must be one of {', '.join(known)}")
+    if architecture not in (None, known[model_type]):
+        raise ValueError(f"{path}: model_type is {model_type}, not {architecture}; use --architecture {model_type}")
+    if "quantization_config" in config:
+        raise ValueError(f"{path}: the checkpoint is quantised; convert the unquantised model instead")
+    layers = config.get("num_hidden_layers")
+    if not isinstance(layers, int) or layers < 1:
+        raise ValueError(f"{path}: num_hidden_layers must be an integer >= 1; got {layers!r}")
+    return known[model_type]
+
+
+def _check_output(model_path: Path, output_path: Path, files: dict[str, str], overwrite: bool) -> None:
+    if output_path.resolve() == model_path.resolve():
+        raise ValueError(f"{output_path}: output and model are the same folder; choose another --output-path")
+    if output_path.exists() and not (overwrite and output_path.is_dir()):
+        raise ValueError(f"{output_path}: exists already; choose another --output-path or pass --overwrite")
+    parent = output_path.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{parent}: cannot be created ({error.strerror}); choose another --output-path") from error
+    needed = sum((model_path / shard).stat().st_size for shard in set(files.values()))
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise ValueError(f"{parent}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make room or move it")
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that takes its name, and its place, if the block succeeds."""
+    parent = path.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=parent))
+    try:
+        content, replaced = temporary / "new", temporary / "old"
+        content.mkdir()
+        yield content
+        if path.exists():
+            path.rename(replaced)
+        content.rename(path)
+    finally:
+        shutil.rmtree(temporary)
+
+
+def _copy_files(model_path: Path, directory: Path, files: dict[str, str]) -> dict[str, str]:
+    """Copy the shards and everything that is no weight file; return old shard name -> new shard name."""
+    for source in sorted(model_path.iterdir()):
+        skip = source.suffix in _WEIGHT_SUFFIXES or source.name.endswith(".index.json") or source.name == CONFIG_FILE
+        if source.is_file() and not skip and not source.name.startswith("."):
+            shutil.copyfile(source, directory / source.name)
+    shards = {shard: shard for shard in files.values()}
+    if set(shards) == {SINGLE_FILE}:
+        shards = {SINGLE_FILE: _SINGLE_FILE_SHARDS[0]}
+    for old, new in shards.items():
+        shutil.copyfile(model_path / old, directory / new)
+    return shards
+
+
+def _compute_basis(
+    model_path: Path, files: dict[str, str], config: dict[str, Any], rank: int, bayes_noise: str
+) -> dict[str, Tensor]:
+    """Basis vectors of every noisy projection by checkpoint name, reading one weight at a time."""
+    basis = {}
+    for prefix in tqdm(noisy_projections(config["num_hidden_layers"]), desc="SVD", unit="matrix"):
+        weight = _read_weight(model_path, files, f"{prefix}.weight")
+        try:
+            basis[f"{prefix}.{BASIS}"] = basis_vectors(weight, range(rank), bayes_noise)
+        except ValueError as error:
+            raise ValueError(f"{prefix}.weight: {error}; choose a smaller --rank") from error
+    return basis
+
+
+def _read_weight(model_path: Path, files: dict[str, str], name: str) -> Tensor:
+    if name not in files:
+        raise ValueError(f"{model_path}: tensor {name} is missing; the checkpoint does not fit its {CONFIG_FILE}")
+    try:
+        with safe_open(model_path / files[name], framework="pt") as file:
+            weight: Tensor = file.get_tensor(name)
+    except SafetensorError as error:
+        raise ValueError(f"{model_path / files[name]}: tensor {name} cannot be read ({error})") from error
+    check_weight(name, weight)
+    if weight.dim() != 2:
+        raise ValueError(f"{name}: expected a matrix, got shape {list(weight.shape)}")
+    return weight
+
+
+def _save_basis(directory: Path, files: dict[str, str], shards: dict[str, str], basis: dict[str, Tensor]) -> None:
+    """Write the shard of basis vectors and an index over all shards."""
+    shard = _SINGLE_FILE_SHARDS[1] if set(files.values()) == {SINGLE_FILE} else BASIS_SHARD
+    save_file(basis, directory / shard, metadata={"format": "pt"})
+    weight_map = {name: shards[file] for name, file in files.items()} | dict.fromkeys(basis, shard)
+    sizes = {"total_size": 0, "total_parameters": 0}
+    for file in sorted(set(weight_map.values())):
+        with safe_open(directory / file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
+                piece = tensors.get_tensor(name)
+                sizes["total_size"] += piece.nbytes
+                sizes["total_parameters"] += piece.numel()
+    write_json(directory / INDEX_FILE, {"metadata": sizes, "weight_map": dict(sorted(weight_map.items()))})
+
+
+def _tfb_keys(architecture: str, rank: int, bayes_noise: str, model_path: Path) -> dict[str, Any]:
+    noise = NoiseConfig(bayes_noise=bayes_noise, basis_idx=tuple(range(rank)))
+    return {
+        "model_type": ARCHITECTURES[architecture].config_class.model_type,
+        "architectures": [ARCHITECTURES[architecture].vllm_architecture],
+        "bayes_sigma": noise.bayes_sigma,
+        "bayes_noise": noise.bayes_noise,
+        "basis_idx": list(noise.basis_idx),
+        "sample": noise.sample,
+        "num_samples": noise.num_samples,
+        "lowrank": True,
+        "init_basis_vectors": True,
+        "use_tfb_for_generation": noise.use_tfb_for_generation,
+        "base_lm_path": str(model_path.resolve()),
+    }

