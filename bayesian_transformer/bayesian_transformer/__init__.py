@@ -5,9 +5,19 @@ Importing the package registers the TFB model types with transformers. The vLLM 
 """
 
 from .config import NoiseConfig, register_configs
+from .model import BayesianForCausalLMModel, BayesianLMConfig
 from .uncertainty import TokenUncertainty, Uncertainty, token_uncertainty
+from .vllm_models.tfb_llama import register_models
 
-__all__ = ["NoiseConfig", "TokenUncertainty", "Uncertainty", "token_uncertainty"]
+__all__ = [
+    "BayesianForCausalLMModel",
+    "BayesianLMConfig",
+    "NoiseConfig",
+    "TokenUncertainty",
+    "Uncertainty",
+    "token_uncertainty",
+]
 __version__ = "0.1.0"
 
 register_configs()
+register_models()

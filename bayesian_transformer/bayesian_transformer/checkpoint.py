@@ -1,4 +1,4 @@
-"""Reading checkpoints: which safetensors file holds which tensor, and whether basis vectors are what they should be."""
+"""Reading checkpoints: their config, which safetensors file holds which tensor, whether a weight is usable."""
 
 import json
 from collections.abc import Mapping
@@ -26,18 +26,6 @@ def projection_name(layer: int, projection: str) -> str:
 def noisy_projections(num_layers: int) -> list[str]:
     """Checkpoint prefixes of all noisy projections, in layer order."""
     return [projection_name(layer, projection) for layer in range(num_layers) for projection in PROJECTIONS]
-
-
-def check_basis(name: str, tensor: Tensor, shape: tuple[int, int]) -> None:
-    """Raise ValueError naming the tensor unless it is a finite floating matrix of `shape` [out or in, rank]."""
-    if tensor.dim() != 2 or tensor.shape[0] != shape[0]:
-        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}; convert the model again")
-    if tensor.shape[1] != shape[1]:
-        raise ValueError(
-            f"{name}: rank {tensor.shape[1]} differs from the {shape[1]} entries of basis_idx in {CONFIG_FILE}; "
-            "make them agree or convert the model again"
-        )
-    check_weight(name, tensor)
 
 
 def check_weight(name: str, tensor: Tensor) -> None:

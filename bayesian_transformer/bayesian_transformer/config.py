@@ -1,13 +1,14 @@
 """What a TFB checkpoint's config.json says about its noise, and the transformers config classes that carry it."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from os import PathLike
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig, Qwen2Config
 
-from .layers import check_kind
+from .layers import NOISE_KINDS, check_kind
 
 DEFAULT_RANK = 8
 
@@ -22,6 +23,7 @@ class NoiseConfig:
     num_samples: int = 10  # weight samples per token, the noise-free one included
     sample: bool = True  # False runs the noise-free model only
     use_tfb_for_generation: bool = False  # draw tokens from the mean of all samples, not from the noise-free one
+    kinds: ClassVar[tuple[str, ...]] = NOISE_KINDS
 
     @classmethod
     def from_model_config(cls, config: Any) -> "NoiseConfig":
@@ -29,6 +31,12 @@ class NoiseConfig:
         values = {name: getattr(config, name, default) for name, default in _defaults().items()}
         values["basis_idx"] = tuple(values["basis_idx"])
         noise = cls(**values)
+        noise._validate()
+        return noise
+
+    def replaced(self, **changes: Any) -> "NoiseConfig":
+        """A validated copy with some keys changed."""
+        noise = replace(self, **changes)
         noise._validate()
         return noise
 
@@ -42,7 +50,7 @@ class NoiseConfig:
         return len(self.basis_idx)
 
     def _validate(self) -> None:
-        check_kind(self.bayes_noise)
+        check_kind(self.bayes_noise, self.kinds)
         if not (
             isinstance(self.bayes_sigma, int | float) and math.isfinite(self.bayes_sigma) and self.bayes_sigma >= 0
         ):
@@ -57,39 +65,48 @@ class NoiseConfig:
 
 
 def _defaults() -> dict[str, Any]:
-    return {name: field.default for name, field in NoiseConfig.__dataclass_fields__.items()}
+    return {field.name: field.default for field in fields(NoiseConfig)}
+
+
+@dataclass(kw_only=True)
+class NoiseKeys:
+    """The keys of NoiseConfig as fields of a transformers config class."""
+
+    bayes_sigma: float = 0.1
+    bayes_noise: str = "right"
+    basis_idx: list[int] | tuple[int, ...] = tuple(range(DEFAULT_RANK))
+    num_samples: int = 10
+    sample: bool = True
+    use_tfb_for_generation: bool = False
+
+
+@dataclass(kw_only=True)
+class TFBKeys(NoiseKeys):
+    """The TFB keys of config.json, for mixing into the config class of a model family."""
+
+    lowrank: bool = True
+    init_basis_vectors: bool = True
+    base_lm_path: str | None = None
+
+    def save_pretrained(self, save_directory: str | PathLike[str], **kwargs: Any) -> None:
+        """Write config.json. `architectures` keeps the published name, whatever class the model in memory has."""
+        published = {a.config_class: a.vllm_architecture for a in ARCHITECTURES.values()}
+        self.architectures = [published[type(self)]]  # type: ignore[index]
+        super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
 
 
 @strict
-class TFBLlamaConfig(LlamaConfig):
-    """LlamaConfig plus the TFB keys (see NoiseConfig)."""
+class TFBLlamaConfig(TFBKeys, LlamaConfig):
+    """LlamaConfig plus the TFB keys."""
 
     model_type = "tfb_llama"
-    bayes_sigma: float = 0.1
-    bayes_noise: str = "right"
-    basis_idx: list[int] | tuple[int, ...] = tuple(range(DEFAULT_RANK))
-    num_samples: int = 10
-    sample: bool = True
-    use_tfb_for_generation: bool = False
-    lowrank: bool = True
-    init_basis_vectors: bool = True
-    base_lm_path: str | None = None
 
 
 @strict
-class TFBQwen2Config(Qwen2Config):
-    """Qwen2Config plus the TFB keys (see NoiseConfig)."""
+class TFBQwen2Config(TFBKeys, Qwen2Config):
+    """Qwen2Config plus the TFB keys."""
 
     model_type = "tfb_qwen2"
-    bayes_sigma: float = 0.1
-    bayes_noise: str = "right"
-    basis_idx: list[int] | tuple[int, ...] = tuple(range(DEFAULT_RANK))
-    num_samples: int = 10
-    sample: bool = True
-    use_tfb_for_generation: bool = False
-    lowrank: bool = True
-    init_basis_vectors: bool = True
-    base_lm_path: str | None = None
 
 
 @dataclass(frozen=True)

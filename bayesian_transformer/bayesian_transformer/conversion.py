@@ -5,6 +5,7 @@ added. A single-file model becomes a two-shard one, because loaders ignore the i
 Memory stays near the largest noisy weight and its SVD. The output appears under its name only when it is complete.
 """
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -28,7 +29,6 @@ from .checkpoint import (
     tensor_files,
 )
 from .config import ARCHITECTURES, DEFAULT_RANK, NoiseConfig
-from .files import write_json
 from .layers import basis_vectors, check_kind
 
 BASIS_SHARD = "model-basis-vectors.safetensors"
@@ -65,7 +65,7 @@ def convert_checkpoint(
         copied = _copy_files(model_path, directory, files)
         basis = _compute_basis(model_path, files, config, rank, bayes_noise)
         _save_basis(directory, files, copied, basis)
-        write_json(directory / CONFIG_FILE, config | _tfb_keys(name, rank, bayes_noise, model_path))
+        _write_json(directory / CONFIG_FILE, config | _tfb_keys(name, rank, bayes_noise, model_path))
     return output_path
 
 
@@ -176,10 +176,15 @@ def _save_basis(directory: Path, files: dict[str, str], shards: dict[str, str], 
     for file in sorted(set(weight_map.values())):
         with safe_open(directory / file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
-                piece = tensors.get_tensor(name)
-                sizes["total_size"] += piece.nbytes
-                sizes["total_parameters"] += piece.numel()
-    write_json(directory / INDEX_FILE, {"metadata": sizes, "weight_map": dict(sorted(weight_map.items()))})
+                tensor = tensors.get_tensor(name)
+                sizes["total_size"] += tensor.nbytes
+                sizes["total_parameters"] += tensor.numel()
+    _write_json(directory / INDEX_FILE, {"metadata": sizes, "weight_map": dict(sorted(weight_map.items()))})
+    shutil.copymode(directory / INDEX_FILE, directory / shard)  # safetensors makes its files private
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def _tfb_keys(architecture: str, rank: int, bayes_noise: str, model_path: Path) -> dict[str, Any]:

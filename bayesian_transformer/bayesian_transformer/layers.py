@@ -29,10 +29,10 @@ def basis_vectors(weight: Tensor, basis_idx: Sequence[int], kind: str) -> Tensor
     return vectors[:, list(basis_idx)].to(weight.dtype).contiguous()
 
 
-def check_kind(kind: str) -> str:
-    """`kind` itself, or ValueError if it is no noise direction."""
-    if kind not in NOISE_KINDS:
-        raise ValueError(f"bayes_noise must be one of {', '.join(NOISE_KINDS)}; got {kind!r}")
+def check_kind(kind: str, kinds: Sequence[str] = NOISE_KINDS) -> str:
+    """`kind` itself, or ValueError if it is none of `kinds`."""
+    if kind not in kinds:
+        raise ValueError(f"bayes_noise must be one of {', '.join(kinds)}; got {kind!r}")
     return kind
 
 

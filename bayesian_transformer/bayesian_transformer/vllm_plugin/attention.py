@@ -122,7 +122,8 @@ def attend_prefix(
     if not parts:
         return own_value
     part_top, part_sum, part_out = (torch.cat(column) for column in zip(*parts, strict=True))
-    top = own_score.index_reduce(0, prefix.request, part_top, "amax")
+    into_request = prefix.request[:, None, None].expand_as(part_top)
+    top = own_score.scatter_reduce(0, into_request, part_top, "amax")
     own_weight = (own_score - top).exp()
     part_weight = (part_top - top[prefix.request]).exp_()
     total = own_weight.index_add(0, prefix.request, part_weight * part_sum)

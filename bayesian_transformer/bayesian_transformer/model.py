@@ -1,0 +1,212 @@
+"""Any causal LM of transformers with noisy projections: what all such models share, and the general wrapper.
+
+    model = BayesianForCausalLMModel.wrap(AutoModelForCausalLM.from_pretrained(path), target_modules=("qkv_proj",))
+    output = model.generate(**inputs, output_uncertainties=True, noise_seed=7)
+    output.uncertainties.epistemic                     # float32 [batch, new tokens]
+
+The plain forward is the noise-free base model. Noise exists only in the particle rows of generation and scoring.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from huggingface_hub.dataclasses import strict
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+
+from .checkpoint import BASIS, tensor_files
+from .config import DEFAULT_RANK, NoiseConfig, NoiseKeys
+from .generation import Seeds, generate_with_uncertainties
+from .layers import NOISE_KINDS
+from .noise import PROJECTIONS
+from .particles import FULL_RANK_KINDS, NoisyProjection, find_projections
+
+
+@dataclass(frozen=True)
+class WrapperNoiseConfig(NoiseConfig):
+    """NoiseConfig that also knows full-rank noise."""
+
+    kinds: ClassVar[tuple[str, ...]] = (*NOISE_KINDS, *FULL_RANK_KINDS)
+
+
+class NoisyModelMixin:
+    """Noise settings, checked loading, and generate with uncertainties, for a causal LM or a wrapper around one."""
+
+    config: Any
+    noise_class: ClassVar[type[NoiseConfig]] = NoiseConfig
+
+    @property
+    def causal_lm(self) -> PreTrainedModel:
+        """The model that runs: itself noise-free, with noisy projections inside."""
+        return self  # type: ignore[return-value]
+
+    @property
+    def noise(self) -> NoiseConfig:
+        """The noise settings of the config, validated."""
+        return self.noise_class.from_model_config(self.config)
+
+    @property
+    def noisy_projections(self) -> list[NoisyProjection]:
+        return find_projections(self.causal_lm, getattr(self.config, "target_modules", PROJECTIONS))
+
+    @property
+    def num_samples(self) -> int:
+        """Weight samples per token, the noise-free one included."""
+        return self.noise.num_samples
+
+    def set_sample(self, sample: bool) -> None:
+        """Switch the noisy weight samples on or off; off leaves the quantities of the noise-free model."""
+        self.config.sample = bool(sample)
+
+    def set_sigma(self, sigma: float) -> None:
+        """Set the noise scale, >= 0."""
+        self.config.bayes_sigma = self.noise.replaced(bayes_sigma=sigma).bayes_sigma
+
+    def compute_basis(self) -> None:
+        """Set all basis vectors from the weights as they are now (one SVD for each noisy projection)."""
+        for projection in self.noisy_projections:
+            projection.compute_basis(self.noise.basis_idx, self.noise.bayes_noise)
+
+    def _attach_basis(self) -> None:
+        if self.noise.bayes_noise in NOISE_KINDS:
+            for projection in self.noisy_projections:
+                projection.attach_basis(self.noise.rank, self.noise.bayes_noise)
+
+    @classmethod
+    def from_pretrained(cls, path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """Load a checkpoint as transformers does; ValueError names a basis tensor that is missing or wrong."""
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = super().from_pretrained(path, *args, **kwargs)  # type: ignore[misc]
+        for name in sorted(info["missing_keys"]):
+            raise ValueError(f"{path}: tensor {name} is missing; convert or download the model again")
+        for name, found, expected in sorted(info["mismatched_keys"]):
+            raise ValueError(
+                f"{path}: tensor {name} has shape {list(found)} where config.json asks for {list(expected)}; "
+                "convert the model again, or set bayes_noise and basis_idx as it was converted"
+            )
+        if model.noise.bayes_noise in NOISE_KINDS:
+            for projection in model.noisy_projections:
+                projection.check_basis(model.noise.rank, model.noise.bayes_noise)
+        return (model, info) if output_loading_info else model
+
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        output_uncertainties: bool = False,
+        noise_seed: Seeds | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As in transformers. With `output_uncertainties` the result is a GenerateUncertaintyOutput.
+
+        Args:
+            noise_seed: one integer for each sequence, or one that counts up over the batch; default: torch's seed.
+        """
+        plain = self.causal_lm.generate if self.causal_lm is not self else super().generate  # type: ignore[misc]
+        noise = self.noise
+        if not output_uncertainties and not (noise.use_tfb_for_generation and noise.effective_samples > 1):
+            return plain(inputs, generation_config, **kwargs)
+        output = generate_with_uncertainties(
+            self.causal_lm, plain, self.noisy_projections, noise, noise_seed, inputs, generation_config, **kwargs
+        )
+        wants_dict = kwargs.get("return_dict_in_generate", generation_config and generation_config.return_dict_in_generate)
+        return output if output_uncertainties or wants_dict else output.sequences
+
+
+@strict
+class BayesianLMConfig(NoiseKeys, PreTrainedConfig):
+    """Config of the wrapper: the base model's config as `text_config`, the noisy modules, and the noise keys.
+
+    `bayes_noise` is right or left (low rank), std (N(0, sigma) added to each weight) or self-scaling (std times the
+    weight). Full-rank noise is drawn once for each seed and weight sample, the same at all positions, and kept while
+    a call runs: S - 1 copies of the noisy weights for each sequence.
+    """
+
+    model_type = "bayesian_lm"
+    sub_configs: ClassVar = {"text_config": AutoConfig}
+
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    target_modules: list[str] | tuple[str, ...] = PROJECTIONS
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if isinstance(self.text_config, dict):
+            self.text_config = AutoConfig.for_model(**self.text_config)
+        if self.text_config is not None:
+            self.tie_word_embeddings = self.text_config.tie_word_embeddings
+        super().__post_init__(**kwargs)
+
+
+class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel):
+    """A causal LM of transformers, `lm`, whose modules named in `config.target_modules` carry noise."""
+
+    config_class = BayesianLMConfig
+    base_model_prefix = "lm"
+    noise_class = WrapperNoiseConfig
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: BayesianLMConfig, lm: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        if config.text_config is None:
+            raise ValueError("BayesianLMConfig needs text_config, the config of the base model")
+        self.lm = AutoModelForCausalLM.from_config(config.text_config) if lm is None else lm
+        self._attach_basis()
+        self.post_init()
+
+    @classmethod
+    def wrap(
+        cls,
+        lm: PreTrainedModel,
+        target_modules: Sequence[str] = PROJECTIONS,
+        *,
+        rank: int = DEFAULT_RANK,
+        basis: Mapping[str, Tensor] | None = None,
+        **noise: Any,
+    ) -> "BayesianForCausalLMModel":
+        """Wrap `lm`, which is used as it is, not copied.
+
+        Args:
+            target_modules: last names of the linear modules that carry noise, for example ("qkv_proj",).
+            rank: how many singular directions carry low-rank noise.
+            basis: basis vectors by name, "model.layers.0.self_attn.q_proj.basis_vectors"; default: computed by SVD.
+            noise: the other keys of NoiseConfig, `bayes_noise` for example.
+        """
+        keys = {"basis_idx": list(range(rank))} | noise
+        model = cls(BayesianLMConfig(text_config=lm.config, target_modules=list(target_modules), **keys), lm)
+        if basis is not None:
+            for projection in model.noisy_projections:
+                projection.set_basis(basis, model.noise.rank, model.noise.bayes_noise)
+        elif model.noise.bayes_noise in NOISE_KINDS:
+            model.compute_basis()
+        return model
+
+    @property
+    def causal_lm(self) -> PreTrainedModel:
+        return self.lm
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The noise-free forward of the base model."""
+        return self.lm(*args, **kwargs)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.lm.get_input_embeddings()
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.lm.get_output_embeddings()
+
+
+def load_basis(path: Path) -> dict[str, Tensor]:
+    """The basis vectors of a TFB checkpoint folder by name, for `BayesianForCausalLMModel.wrap`."""
+    basis = {}
+    for name, file in tensor_files(path).items():
+        if name.endswith(f".{BASIS}"):
+            with safe_open(path / file, framework="pt") as tensors:
+                basis[name] = tensors.get_tensor(name)
+    return basis

@@ -1,0 +1,106 @@
+"""Checkpoints that tests share: the embedded model, and tiny random Llama and Qwen2 models with a real tokenizer.
+
+Everything is built once per session. Heads are 32 wide, the smallest that vLLM's CPU attention takes.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from bayesian_transformer.conversion import convert_checkpoint
+from bayesian_transformer.embedded import base_model, tfb_model
+
+MakeTFB = Callable[..., Path]
+
+_TINY = {
+    "vocab_size": 49152,  # of the embedded model's tokenizer
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "initializer_range": 0.1,  # large enough for attention and logits to vary
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+    "dtype": "float32",
+}
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """Base checkpoint of the embedded SmolLM2-135M-Instruct (bfloat16, tied embeddings, single file)."""
+    return base_model()
+
+
+@pytest.fixture(scope="session")
+def smollm2_tfb_path() -> Path:
+    """The embedded model as a TFB checkpoint: right noise, rank 8."""
+    return tfb_model()
+
+
+@pytest.fixture(scope="session")
+def tiny_llama_path(tmp_path_factory: pytest.TempPathFactory, smollm2_path: Path) -> Path:
+    """Random 2-layer Llama, float32, tied embeddings, grouped-query attention, single file."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**_TINY, tie_word_embeddings=True))
+    return _save(model, tmp_path_factory.mktemp("tiny") / "Tiny-Llama", smollm2_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama_sharded_path(tmp_path_factory: pytest.TempPathFactory, tiny_llama_path: Path) -> Path:
+    """The weights of `tiny_llama_path` in several shards with an index."""
+    model = LlamaForCausalLM.from_pretrained(tiny_llama_path)
+    return _save(model, tmp_path_factory.mktemp("tiny") / "Tiny-Llama-Sharded", tiny_llama_path, max_shard_size="1MB")
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2_path(tmp_path_factory: pytest.TempPathFactory, smollm2_path: Path) -> Path:
+    """Random 2-layer Qwen2, float32, untied embeddings, q/k/v biases that are not zero, single file."""
+    torch.manual_seed(1)
+    model = Qwen2ForCausalLM(Qwen2Config(**_TINY, tie_word_embeddings=False))
+    for name, parameter in model.named_parameters():
+        if name.endswith("_proj.bias"):
+            torch.nn.init.normal_(parameter, std=0.5)
+    return _save(model, tmp_path_factory.mktemp("tiny") / "Tiny-Qwen2", smollm2_path)
+
+
+@pytest.fixture(scope="session")
+def make_tfb(tmp_path_factory: pytest.TempPathFactory) -> MakeTFB:
+    """Function (base path, bayes_noise="right", rank=8) -> TFB checkpoint; each is converted once per session."""
+    made: dict[tuple[Path, str, int], Path] = {}
+
+    def make(base: Path, bayes_noise: str = "right", rank: int = 8) -> Path:
+        key = (base, bayes_noise, rank)
+        if key not in made:
+            output = tmp_path_factory.mktemp("tfb") / f"TFB-{base.name}"
+            made[key] = convert_checkpoint(base, output, rank=rank, bayes_noise=bayes_noise)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_llama_tfb_path(tiny_llama_path: Path, make_tfb: MakeTFB) -> Path:
+    """`tiny_llama_path` as a TFB checkpoint: right noise, rank 8."""
+    return make_tfb(tiny_llama_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2_tfb_path(tiny_qwen2_path: Path, make_tfb: MakeTFB) -> Path:
+    """`tiny_qwen2_path` as a TFB checkpoint: right noise, rank 8."""
+    return make_tfb(tiny_qwen2_path)
+
+
+def _save(model: PreTrainedModel, path: Path, tokenizer_path: Path, max_shard_size: str = "1GB") -> Path:
+    model.save_pretrained(path, max_shard_size=max_shard_size)
+    AutoTokenizer.from_pretrained(tokenizer_path).save_pretrained(path)
+    return path

@@ -1,0 +1,106 @@
+"""Brute-force reference of the uncertainties of given tokens: one forward per token and weight sample, no batching.
+
+Deliberately naive and independent of the package's own particle code. It shares with it only the noise definition
+(`noise.standard_normal`, `layers.low_rank_noise`) and the formulas (`uncertainty.token_uncertainty`), which have
+their own tests.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from bayesian_transformer.layers import low_rank_noise
+from bayesian_transformer.noise import site_index, standard_normal
+from bayesian_transformer.uncertainty import FIELDS, token_uncertainty
+
+
+def reference_uncertainties(
+    model: nn.Module,
+    input_ids: Sequence[int],
+    new_ids: Sequence[int],
+    seed: int,
+    sigma: float,
+    num_samples: int,
+    kind: str,
+    basis: Mapping[str, Tensor] | None = None,
+) -> dict[str, np.ndarray]:
+    """The eight quantities of every token of `new_ids` after the prompt: float32 arrays [len(new_ids)].
+
+    Arguments as in `reference_logits`.
+    """
+    logits = reference_logits(model, input_ids, new_ids, seed, sigma, num_samples, kind, basis)
+    table = token_uncertainty(logits, torch.tensor(list(new_ids))).stack().numpy()
+    return {name: table[:, column] for column, name in enumerate(FIELDS)}
+
+
+@torch.no_grad()
+def reference_logits(
+    model: nn.Module,
+    input_ids: Sequence[int],
+    new_ids: Sequence[int],
+    seed: int,
+    sigma: float,
+    num_samples: int,
+    kind: str,
+    basis: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """Next-token logits of every weight sample before each token of `new_ids`: [num_samples, len(new_ids), V].
+
+    Args:
+        model: a Llama-like causal LM of transformers (`model.model.layers[i].self_attn.{q,v}_proj`).
+        input_ids: the prompt, without padding, at least one token.
+        new_ids: the tokens whose uncertainties are wanted, in order.
+        seed: noise seed of the request.
+        sigma, num_samples, kind: noise scale, weight samples (the noise-free one included), "right" or "left".
+        basis: basis vectors by name, "model.layers.0.self_attn.q_proj.basis_vectors"; default: those of the model.
+    """
+    lookup = dict(basis) if basis is not None else model.state_dict()
+    cache = DynamicCache(config=model.config)
+    if len(input_ids) > 1:
+        model(input_ids=torch.tensor([list(input_ids[:-1])]), past_key_values=cache, use_cache=True)
+    text = [*input_ids, *new_ids]
+    steps = []
+    for position in range(len(input_ids) - 1, len(text) - 1):
+        token = torch.tensor([[text[position]]])
+        samples = []
+        for sample in range(1, num_samples):
+            with _noisy_projections(model, lookup, seed, position, sample, sigma, kind):
+                noisy = model(input_ids=token, past_key_values=copy.deepcopy(cache), use_cache=True)
+            samples.append(noisy.logits[0, -1])
+        clean = model(input_ids=token, past_key_values=cache, use_cache=True)  # only this one enters the cache
+        steps.append(torch.stack([clean.logits[0, -1], *samples]))
+    return torch.stack(steps, dim=1)
+
+
+@contextmanager
+def _noisy_projections(
+    model: nn.Module, basis: Mapping[str, Tensor], seed: int, position: int, sample: int, sigma: float, kind: str
+) -> Iterator[None]:
+    """Within the block, every q_proj and v_proj output (after the bias) carries the noise of one weight sample."""
+
+    def hook_for(layer: int, projection: int, name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
+        vectors = basis[f"model.layers.{layer}.self_attn.{name}.basis_vectors"]
+
+        def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+            width = vectors.shape[1] if kind == "right" else output.shape[-1]
+            counter = [torch.tensor(value) for value in (seed, position, site_index(layer, projection), sample)]
+            z = standard_normal(*counter, width=width)
+            return (output.float() + low_rank_noise(args[0], vectors, z, sigma, kind)).to(output.dtype)
+
+        return hook
+
+    handles = [
+        getattr(layer.self_attn, name).register_forward_hook(hook_for(index, projection, name))
+        for index, layer in enumerate(model.model.layers)
+        for projection, name in enumerate(("q_proj", "v_proj"))
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

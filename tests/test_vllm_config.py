@@ -1,0 +1,90 @@
+"""What the plugin refuses at start, and what it leaves alone; no engine runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny_models import save_tiny_model
+
+pytest.importorskip("vllm")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "TFB-tiny", "llama")
+
+
+def engine_config(path: Path, **options: Any) -> Any:
+    from vllm.engine.arg_utils import EngineArgs
+
+    return EngineArgs(model=str(path), max_model_len=256, **options).create_engine_config()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"pipeline_parallel_size": 2}, "pipeline_parallel_size > 1"),
+        ({"data_parallel_size": 2}, "data_parallel_size > 1"),
+        ({"enable_lora": True}, "enable_lora"),
+        ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}, "speculative_config"),
+        ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype=fp8"),
+        ({"enable_prompt_embeds": True}, "enable_prompt_embeds"),
+        ({"scheduler_cls": "vllm.v1.core.sched.scheduler.Scheduler"}, "scheduler_cls"),
+        ({"worker_cls": "vllm.v1.worker.cpu_worker.CPUWorker"}, "worker_cls"),
+        ({"runner": "pooling"}, "pooling"),
+    ],
+)
+def test_unsupported_settings_are_named(tiny: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(Exception, match=rf"TFB models do not support: .*{said}"):
+        engine_config(tiny, **options)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("bayes_sigma", -0.1, "bayes_sigma must be a finite number >= 0; got -0.1"),
+        ("num_samples", 0, "num_samples must be an integer >= 1; got 0"),
+        ("bayes_noise", "up", "bayes_noise must be one of right, left; got 'up'"),
+        ("basis_idx", [], "basis_idx must list integers"),
+        ("basis_idx", [1, 1], "basis_idx must not repeat"),
+    ],
+)
+def test_bad_noise_keys_are_named(tiny: Path, key: str, value: Any, said: str) -> None:
+    with pytest.raises(Exception, match=said):
+        engine_config(tiny, hf_overrides={key: value})
+
+
+def test_an_unsupported_vllm_is_named(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bayesian_transformer.vllm_plugin.config.installed_vllm_version", lambda: "0.27.1")
+    with pytest.raises(Exception, match=r"supports vllm.*; found 0\.27\.1"):
+        engine_config(tiny)
+
+
+def test_overrides_reach_the_model_and_its_worker_is_ours(tiny: Path) -> None:
+    config = engine_config(tiny, hf_overrides={"bayes_sigma": 0.05, "num_samples": 5})
+    assert config.model_config.hf_config.bayes_sigma == 0.05
+    assert config.model_config.hf_config.num_samples == 5
+    assert config.parallel_config.worker_cls.startswith("bayesian_transformer.")
+    assert not config.use_v2_model_runner
+
+
+def test_other_models_keep_their_worker_and_scheduler(tmp_path: Path) -> None:
+    from transformers import LlamaConfig
+
+    LlamaConfig(architectures=["LlamaForCausalLM"], num_hidden_layers=1, hidden_size=128).save_pretrained(tmp_path)
+    config = engine_config(tmp_path, skip_tokenizer_init=True)
+    assert not config.parallel_config.worker_cls.startswith("bayesian_transformer.")
+    assert config.scheduler_config.scheduler_cls is None
+    assert config._get_v2_model_runner_unsupported_features() == []
+
+
+def test_registering_twice_changes_nothing() -> None:
+    from vllm.v1.engine.output_processor import RequestState
+
+    from bayesian_transformer.vllm_plugin import register
+
+    register()
+    once = RequestState._new_completion_output
+    register()
+    assert RequestState._new_completion_output is once
