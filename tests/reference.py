@@ -104,3 +104,17 @@ def _noisy_projections(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def worst_error(got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
+    """Largest |got - expected| / max(1e-3 |expected|, 1e-5) over all quantities and tokens; agreement means <= 1.
+
+    NaN anywhere, or a difference in shape, counts as infinite.
+    """
+    worst = 0.0
+    for name in FIELDS:
+        a, b = np.asarray(got[name], dtype=np.float64), np.asarray(expected[name], dtype=np.float64)
+        if a.shape != b.shape or np.isnan(a).any() or np.isnan(b).any():
+            return np.inf
+        worst = max(worst, (np.abs(a - b) / np.maximum(1e-3 * np.abs(b), 1e-5)).max(initial=0.0))
+    return float(worst)

@@ -7,6 +7,7 @@
 The plain forward is the noise-free base model. Noise exists only in the particle rows of generation and scoring.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,8 +115,10 @@ class NoisyModelMixin:
         output = generate_with_uncertainties(
             self.causal_lm, plain, self.noisy_projections, noise, noise_seed, inputs, generation_config, **kwargs
         )
-        wants_dict = kwargs.get("return_dict_in_generate", generation_config and generation_config.return_dict_in_generate)
-        return output if output_uncertainties or wants_dict else output.sequences
+        as_dict = output_uncertainties or kwargs.get(
+            "return_dict_in_generate", getattr(generation_config, "return_dict_in_generate", False)
+        )
+        return output if as_dict else output.sequences
 
 
 @strict
@@ -137,8 +140,7 @@ class BayesianLMConfig(NoiseKeys, PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if isinstance(self.text_config, dict):
             self.text_config = AutoConfig.for_model(**self.text_config)
-        if self.text_config is not None:
-            self.tie_word_embeddings = self.text_config.tie_word_embeddings
+        self.tie_word_embeddings = getattr(self.text_config, "tie_word_embeddings", False)
         super().__post_init__(**kwargs)
 
 
@@ -178,8 +180,8 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel):
             basis: basis vectors by name, "model.layers.0.self_attn.q_proj.basis_vectors"; default: computed by SVD.
             noise: the other keys of NoiseConfig, `bayes_noise` for example.
         """
-        keys = {"basis_idx": list(range(rank))} | noise
-        model = cls(BayesianLMConfig(text_config=lm.config, target_modules=list(target_modules), **keys), lm)
+        keys: dict[str, Any] = {"text_config": copy.deepcopy(lm.config), "target_modules": list(target_modules)}
+        model = cls(BayesianLMConfig(**keys, **{"basis_idx": list(range(rank))} | noise), lm)
         if basis is not None:
             for projection in model.noisy_projections:
                 projection.set_basis(basis, model.noise.rank, model.noise.bayes_noise)

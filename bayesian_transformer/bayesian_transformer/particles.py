@@ -161,7 +161,7 @@ class ParticleLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to do: the prefix is given."""
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         return self._merge(self.keys, key_states), self._merge(self.values, value_states)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

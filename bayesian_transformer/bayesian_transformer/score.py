@@ -45,7 +45,7 @@ def parse_line(line: str, seed: int) -> tuple[dict[str, Any], ScoringRequest]:
         raise BadLine("needs the field response, a string")
     if ("prompt" in record) == ("messages" in record):
         raise BadLine("needs one of the fields prompt and messages")
-    prompt = record.get("prompt", record.get("messages"))
+    prompt: Any = record.get("prompt", record.get("messages"))
     if "prompt" in record and not isinstance(prompt, str):
         raise BadLine("prompt must be a string")
     if "messages" in record and not _are_messages(prompt):
@@ -88,7 +88,7 @@ class Scoring:
             if number not in self.done:
                 yield number, record, request
             elif not self._same(self.done[number], record, request):
-                raise ValueError(f"{self.output}: does not belong to line {number} of {source}; choose another --output")
+                raise ValueError(f"{self.output}: line {number} is not that of {source}; choose another --output")
 
     def fail(self, source: Path, number: int, error: ValueError) -> None:
         self.failures += 1
@@ -111,6 +111,10 @@ def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
     except (OSError, ValueError) as error:
+        if not Path(path).is_dir():
+            raise click.ClickException(
+                f"--model-path {path}: no such folder, nor a model that was downloaded"
+            ) from error
         raise click.ClickException(f"--model-path {path}: {str(error).splitlines()[0]}") from error
     if not isinstance(model, NoisyModelMixin):
         raise click.ClickException(f"--model-path {path}: is no TFB model; convert it with convert_to_tfb.py")
@@ -128,17 +132,15 @@ def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
 @click.option("--chunk-rows", default=CHUNK_ROWS, show_default=True, type=click.IntRange(1), help="Bounds the memory.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
-def main(source: Path, model_path: str, output: Path, num_samples: int | None, sigma: float | None, **options: Any) -> None:
-    """Score the responses in a JSON Lines file; see the module's documentation for the format."""
-    model = load_model(model_path, options["dtype"], options["device"])
+def main(source: Path, output: Path, model_path: str, dtype: str, device: str, seed: int, **settings: Any) -> None:
+    """Score the responses of a JSON Lines file; `python -m pydoc bayesian_transformer.score` describes the format."""
+    model = load_model(model_path, dtype, device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_path)
-        scoring = Scoring(output, noise_settings(model, num_samples, sigma), model_path, options["seed"])
+        noise = noise_settings(model, settings["num_samples"], settings["sigma"])
+        scoring = Scoring(output, noise, model_path, seed)
         todo = list(scoring.requests(source.read_text(encoding="utf-8").split("\n"), source))
-        settings = {key: options[key] for key in ("batch_size", "chunk_rows")}
-        results = score_texts(
-            model, tokenizer, [request for *_, request in todo], num_samples=num_samples, sigma=sigma, **settings
-        )
+        results = score_texts(model, tokenizer, [request for *_, request in todo], **settings)
         for (number, record, request), scored in zip(tqdm(todo, unit="text"), results, strict=True):
             if isinstance(scored, ScoredText):
                 scoring.write(number, record, request, scored)

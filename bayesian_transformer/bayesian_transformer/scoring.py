@@ -103,7 +103,7 @@ def score_batch(
 
 
 def _clean_chunk(lm: Any, cache: DynamicCache, ids: Tensor, valid: Tensor, start: int, stop: int, keep: int) -> Tensor:
-    """Noise-free forward of columns [start, stop), which enter the cache; logits of the last `keep` of them, 0 = all."""
+    """Noise-free forward of columns [start, stop) into the cache; logits of the last `keep` of them, 0 for all."""
     if start == stop:
         return ids.new_empty(len(ids), 0, 0)
     positions = (valid.long().cumsum(-1) - 1).clamp_min(0)[:, start:stop]
@@ -147,7 +147,7 @@ def encode(
     if isinstance(request.prompt, str):
         prompt = tokenizer(request.prompt).input_ids
     else:
-        prompt = tokenizer.apply_chat_template(request.prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+        prompt = tokenizer.apply_chat_template(request.prompt, add_generation_prompt=True, return_dict=True).input_ids
     response = tokenizer(request.response, add_special_tokens=False).input_ids
     if not response:
         raise ValueError("the response is empty")
