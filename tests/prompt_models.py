@@ -1,16 +1,12 @@
-"""Small random TFB models with a chat template, for tests that need a model folder and not its knowledge."""
+"""Config and tokenizer, but no weights, of TFB models whose chat templates do what Llama 3's and Qwen2.5's do."""
 
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from bayesian_transformer.config import ARCHITECTURES
-from bayesian_transformer.layers import basis_vectors
-from bayesian_transformer.noise import PROJECTIONS
 
 SPECIAL = ["<|begin|>", "<|eos|>", "<|turn|>", "<|end_of_turn|>"]
 # Like Llama 3: begins with BOS, prints a date, today's unless `date_string` is given.
@@ -29,10 +25,9 @@ QWEN_TEMPLATE = (
 )
 
 
-def byte_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token per byte, whose post-processing would add a BOS as Llama's does."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate(SPECIAL + alphabet)}
+def byte_tokenizer(template: str) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token per byte, which adds a BOS to what it is given, as Llama's does."""
+    vocabulary = {token: i for i, token in enumerate(SPECIAL + sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -45,45 +40,11 @@ def byte_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
     return fast
 
 
-def save_tiny_model(folder: Path, kind: str, **config: Any) -> Path:
-    """Write a random float32 TFB model (`kind` llama or qwen2, rank 4, right) with tokenizer to `folder`."""
-    tokenizer = byte_tokenizer(LLAMA_TEMPLATE if kind == "llama" else QWEN_TEMPLATE)
-    shape = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 128,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 1024,
-        "bos_token_id": 0,
-        "eos_token_id": [1, 3],
-    }
-    base_config, model_class = (
-        (LlamaConfig(**shape), LlamaForCausalLM) if kind == "llama" else (Qwen2Config(**shape), Qwen2ForCausalLM)
-    )
-    torch.manual_seed(0)
-    model = model_class(base_config)
-    model.generation_config.eos_token_id = [3]
-    with torch.no_grad():
-        for name, weight in model.named_parameters():  # spread the logits, so that greedy answers differ
-            if "norm" not in name:
-                weight.normal_(std=0.2)
-    model.save_pretrained(folder)
-    _add_basis(folder / "model.safetensors", base_config.num_hidden_layers)
+def save_model_without_weights(folder: Path, kind: str, **config: Any) -> Path:
+    """Write config.json, generation_config.json and tokenizer of a TFB model (`kind` llama or qwen2) to `folder`."""
     architecture = ARCHITECTURES[kind]
-    tfb = {"basis_idx": list(range(4)), "num_samples": 3, "architectures": [architecture.vllm_architecture]} | config
-    values = base_config.to_dict() | {"dtype": "float32"} | tfb
-    values.pop("model_type")
-    architecture.config_class(**values).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    values = {"basis_idx": list(range(4)), "num_samples": 3, "bos_token_id": 0, "eos_token_id": [1, 3]} | config
+    architecture.config_class(architectures=[architecture.vllm_architecture], **values).save_pretrained(folder)
+    GenerationConfig(eos_token_id=[3]).save_pretrained(folder)
+    byte_tokenizer(LLAMA_TEMPLATE if kind == "llama" else QWEN_TEMPLATE).save_pretrained(folder)
     return folder
-
-
-def _add_basis(path: Path, layers: int) -> None:
-    tensors = load_file(path)
-    for layer in range(layers):
-        for projection in PROJECTIONS:
-            stem = f"model.layers.{layer}.self_attn.{projection}"
-            tensors[f"{stem}.basis_vectors"] = basis_vectors(tensors[f"{stem}.weight"], range(4), "right")
-    save_file(tensors, path, metadata={"format": "pt"})

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from tests.tiny_models import save_tiny_model
+from tests.prompt_models import save_model_without_weights
 
 pytest.importorskip("vllm")
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "TFB-tiny", "llama")
+    return save_model_without_weights(tmp_path_factory.mktemp("tiny") / "TFB-tiny", "llama")
 
 
 def engine_config(path: Path, **options: Any) -> Any:

@@ -1,0 +1,66 @@
+"""Many sampled responses per problem with their uncertainties, one JSON file per problem.
+
+    python run/greedy_responses_unc.py --model-path TFB_MODEL --dataset-path problems.jsonl --n-particles 512
+
+Results go to OUTPUT_DIR/inference_scaling/{model}_results_vllm_pg/{dataset}/seed{seed}/p{n}/single_greedy_unc/.
+A killed run continues where it stopped when it is started again.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import click
+
+from bayesian_transformer.files import write_json
+from run.utils.config import SCALING_BATCH, SCALING_RESPONSES, SCALING_TEMPERATURE
+from run.utils.options import Run, RunOptions, one_line_errors, run_options
+from run.utils.results import check_same, read_settings, response_record, scaling_dir, scaling_record
+
+
+@click.command(help=__doc__)
+@run_options(SCALING_BATCH)
+@click.option(
+    "--n-particles",
+    type=click.IntRange(1, SCALING_RESPONSES),
+    default=SCALING_RESPONSES,
+    show_default=True,
+    help="Responses per problem.",
+)
+@click.option("--temperature", type=click.FloatRange(0, min_open=True), default=SCALING_TEMPERATURE, show_default=True)
+@click.option("--per-token", is_flag=True, help="Also store token ids and the eight per-token arrays.")
+def main(n_particles: int, temperature: float, per_token: bool, **options: Any) -> None:
+    with one_line_errors():
+        run = Run.prepare(RunOptions(**options))
+        folder = scaling_dir(run.options.output_dir, run.model.name, run.dataset, run.options.seed, n_particles)
+        settings = run.settings(temperature) | {"per_token": per_token}
+        finished = resume(run, folder, settings, n_particles)
+        for job, output in run.results(finished, n_particles, temperature):
+            try:
+                responses = [response_record(completion, per_token) for completion in output.outputs]
+            except ValueError as error:
+                run.fail(job.question_id, error)
+            else:
+                record = scaling_record(job.problem, job.prompt, responses, settings)
+                write_json(folder / f"{job.question_id}.json", record)
+        run.finish(folder)
+
+
+def resume(run: Run, folder: Path, settings: dict[str, Any], n: int) -> set[str]:
+    """Ids that have a file with n responses; ValueError if one was made with other settings or is no result."""
+    finished = set()
+    for name, job in run.jobs.items():
+        path = folder / f"{name}.json"
+        if path.exists():
+            record = read_settings(path)
+            check_same(str(path), record, {"prompt": job.prompt, "answer": job.answer, **settings})
+            if len(record.get("outputs", [])) != n:
+                raise ValueError(f"{path}: holds {len(record.get('outputs', []))} responses, not {n}; move it away")
+            finished.add(name)
+    return finished
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Names, prompts and stop tokens of the experiments.
+
+What a prompt looks like follows from the model's own config.json, tokenizer and generation_config.json, never from the
+spelling of its path.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+from bayesian_transformer import NoiseConfig
+from bayesian_transformer.config import ARCHITECTURES
+
+# Short names of the published models, folders under $MODEL_BASE_DIR.
+MODELS = {
+    "llama1b": "TFB-Llama3.2-1B-Instruct",
+    "llama8b": "TFB-Meta-Llama-3.1-8B-Instruct",
+    "qwen3b": "TFB-Qwen2.5-3B-Instruct",
+}
+# Short names of the data sets that are stored under another file stem.
+DATASETS = {"gsm8k": "gsm8k_test", "leg_counting": "leg-counting"}
+
+SEEDS = (96, 89, 64)  # of the published tables
+MAX_TOKENS = 2048
+GREEDY_BATCH = 16
+SCALING_TEMPERATURE = 0.8
+SCALING_RESPONSES = 512
+SCALING_BATCH = 64  # responses decoded at once; each brings num_samples - 1 particle rows
+
+# Llama 3 templates print today's date unless one is given. A fixed one (their own fallback) keeps a run that resumes
+# on another day the same run; templates without a date ignore it.
+TEMPLATE_DATE = "26 Jul 2024"
+
+LLAMA_SYSTEM_PROMPT = (
+    "Solve the math problem you are given and explain your reasoning clearly and briefly. "
+    "A solution that takes three or more steps is written as a numbered list, one step per item. "
+    "Conclude with a line that states the final answer in \\boxed{}."
+)
+
+
+@dataclass(frozen=True)
+class PromptFamily:
+    """How one family of models is asked. `system` None leaves it to the chat template's own default."""
+
+    system: str | None
+    user: str  # with the placeholder {question}
+
+    def messages(self, question: str, system_prompt: str | None = None) -> list[dict[str, str]]:
+        """The chat; `system_prompt` replaces the family's, and an empty one sends no system message."""
+        system = self.system if system_prompt is None else system_prompt
+        # str.replace, because the user text holds the braces of \boxed{}
+        user = {"role": "user", "content": self.user.replace("{question}", question)}
+        return [{"role": "system", "content": system}, user] if system else [user]
+
+
+PROMPT_FAMILIES = {
+    "llama": PromptFamily(LLAMA_SYSTEM_PROMPT, "{question}"),
+    "qwen2": PromptFamily(None, "{question} Let's think step by step and output the final answer within \\boxed{}."),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A TFB model as the run scripts need it: everything but its weights."""
+
+    path: str
+    name: str
+    noise: NoiseConfig
+    family: PromptFamily
+    tokenizer: Any
+    stop_token_ids: tuple[int, ...]
+    system_prompt: str | None = None
+
+    def prompt(self, question: str) -> str:
+        """The formatted prompt, up to where the answer starts."""
+        messages = self.family.messages(question, self.system_prompt)
+        return self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, date_string=TEMPLATE_DATE
+        )
+
+    def token_ids(self, prompt: str) -> list[int]:
+        """Token ids of a formatted prompt, which already holds its special tokens: none are added."""
+        return self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+
+
+def model_path(name: str) -> str:
+    """A model folder or hub name; the short names become folders under $MODEL_BASE_DIR."""
+    if name not in MODELS or Path(name).exists():
+        return name
+    base = os.environ.get("MODEL_BASE_DIR")
+    if not base:
+        raise ValueError(f"{name} is the folder {MODELS[name]} under MODEL_BASE_DIR, which is not set; set it")
+    return str(Path(base) / MODELS[name])
+
+
+def model_name(name_or_path: str) -> str:
+    """The name of a model in result paths: the last part of its path, or what a short name stands for."""
+    return MODELS.get(name_or_path) or Path(name_or_path).absolute().name
+
+
+def dataset_name(name_or_path: str) -> str:
+    """The name of a data set in result paths: the stem of its file, or what a short name stands for."""
+    return DATASETS.get(name_or_path) or Path(name_or_path).name.removesuffix(".jsonl")
+
+
+def load_model(
+    path: str,
+    overrides: Mapping[str, Any] | None = None,
+    system_prompt: str | None = None,
+    tokenizer_path: str | None = None,
+) -> Model:
+    """Read config, tokenizer and stop tokens of a TFB model.
+
+    Args:
+        path: folder, hub name or short name.
+        overrides: config keys to replace, as vLLM's `hf_overrides` does.
+        system_prompt: replaces the family's system prompt; empty sends none.
+        tokenizer_path: where the tokenizer lies, if not with the model.
+
+    Raises ValueError for anything but a chat model converted to TFB.
+    """
+    path = model_path(path)
+    try:
+        config = AutoConfig.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_path or path)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path}: cannot read its config or tokenizer ({reason}); give a TFB model folder") from error
+    family = prompt_family(path, config.model_type)
+    if not tokenizer.chat_template:
+        raise ValueError(f"{path}: the tokenizer has no chat template; use an instruction-tuned model")
+    noise = NoiseConfig.from_model_config(SimpleNamespace(**config.to_dict() | dict(overrides or {})))
+    stops = stop_token_ids(path, config, tokenizer)
+    return Model(path, model_name(path), noise, family, tokenizer, stops, system_prompt)
+
+
+def prompt_family(path: str, model_type: str) -> PromptFamily:
+    """The prompts for a TFB `model_type`; ValueError, naming the model, if it is another kind of model."""
+    for name, architecture in ARCHITECTURES.items():
+        if model_type == architecture.config_class.model_type:
+            return PROMPT_FAMILIES[name]
+    known = ", ".join(a.config_class.model_type for a in ARCHITECTURES.values())
+    raise ValueError(f"{path}: model_type {model_type!r} is none of {known}; convert the model with convert_to_tfb.py")
+
+
+def stop_token_ids(path: str, config: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every end token that config.json, generation_config.json or the tokenizer names, in ascending order."""
+    try:
+        generation = GenerationConfig.from_pretrained(path)
+    except OSError:  # optional file
+        generation = GenerationConfig.from_model_config(config)
+    ids: set[int] = set()
+    for value in (config.eos_token_id, generation.eos_token_id, tokenizer.eos_token_id):
+        ids.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
+    return tuple(sorted(ids))

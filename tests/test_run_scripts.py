@@ -1,0 +1,414 @@
+"""The two run scripts: what they ask, write, refuse and resume; with a real engine at the end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bayesian_transformer import Uncertainty
+from bayesian_transformer.uncertainty import FIELDS
+from run import greedy_responses_unc, greedy_unc_single_batch_refine
+from run.utils.config import load_model
+from run.utils.engine import request_seed
+from run.utils.results import question_id, read_greedy
+from tests.prompt_models import save_model_without_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+PROBLEMS = [
+    {"unique_id": f"test/sum/{i}.json", "problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(6)
+]
+
+
+class FakeEngine:
+    """Stands in for vllm's LLM and its engine: a response of 1 to 4 tokens whose numbers follow from the seed."""
+
+    def __init__(self, prompt_limit: int = 10_000, die_after: int = 10_000) -> None:
+        self.llm_engine = self
+        self.prompt_limit, self.die_after = prompt_limit, die_after
+        self.requests: dict[str, Any] = {}
+        self.params: dict[str, Any] = {}
+        self.most_in_flight = 0
+
+    def add_request(self, request_id: str, prompt: dict[str, Any], params: Any) -> None:
+        if len(prompt["prompt_token_ids"]) > self.prompt_limit:
+            raise ValueError("The prompt is longer than the maximum model length")
+        length = params.seed % 4 + 1
+        rows = [[(params.seed + t) % 97 / 97] * 8 for t in range(length)]
+        tokens = [{t: Uncertainty(*row)} for t, row in enumerate(rows)]
+        outputs = [
+            SimpleNamespace(text=f"{i}", token_ids=range(length), finish_reason="stop", uncertainties=tokens)
+            for i in range(params.n)
+        ]
+        output = SimpleNamespace(request_id=request_id, outputs=outputs, finished=False)
+        self.requests[request_id] = SimpleNamespace(left=length, output=output)
+        self.params[request_id] = params
+        self.most_in_flight = max(self.most_in_flight, len(self.requests))
+
+    def step(self) -> list[Any]:
+        for request in self.requests.values():
+            request.left -= 1
+            request.output.finished = request.left <= 0
+        done = [name for name, request in self.requests.items() if request.output.finished]
+        self.die_after -= len(done)
+        if self.die_after < 0:
+            raise KeyboardInterrupt
+        return [self.requests.pop(name).output for name in done]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model_without_weights(tmp_path_factory.mktemp("models") / "TFB-tiny", "llama")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "sums.jsonl", PROBLEMS)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeEngine]:
+    pytest.importorskip("vllm")
+
+    def install(**options: Any) -> FakeEngine:
+        engine = FakeEngine(**options)
+        monkeypatch.setattr("run.utils.options.start_engine", lambda *args: engine)
+        return engine
+
+    return install
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def greedy(model: Path, dataset: Path, *options: str) -> Result:
+    arguments = ["--model-path", str(model), "--dataset-path", str(dataset)]
+    arguments += ["--output-dir", str(dataset.parent / "results"), *options]
+    return CliRunner().invoke(greedy_unc_single_batch_refine.main, arguments)
+
+
+def scaling(model: Path, dataset: Path, *options: str) -> Result:
+    arguments = ["--model-path", str(model), "--dataset-path", str(dataset), "--n-particles", "4"]
+    arguments += ["--output-dir", str(dataset.parent / "results"), *options]
+    return CliRunner().invoke(greedy_responses_unc.main, arguments)
+
+
+def greedy_folder(dataset: Path) -> Path:
+    return dataset.parent / "results/TFB-tiny_results_vllm_pg/sums/seed96/greedy_unc"
+
+
+def scaling_folder(dataset: Path) -> Path:
+    return dataset.parent / "results/inference_scaling/TFB-tiny_results_vllm_pg/sums/seed96/p4/single_greedy_unc"
+
+
+def by_id(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {question_id(record): record for record in records}
+
+
+def only_line(result: Result) -> str:
+    """The error of a refused run, which must be one line and no traceback."""
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    return errors[0]
+
+
+def test_request_seed_depends_on_run_seed_and_id_only() -> None:
+    assert request_seed(96, "a") == request_seed(96, "a") != request_seed(96, "b")
+    assert request_seed(96, "a") != request_seed(89, "a")
+    assert request_seed(96, "gsm8k_test_0") == 4597505774882041857  # from coreutils b2sum; stored results depend on it
+    assert all(0 <= request_seed(s, "x") < 2**62 for s in range(200))
+
+
+def test_greedy_asks_each_problem_once_and_writes_it(
+    model: Path, dataset: Path, fake: Callable[..., FakeEngine]
+) -> None:
+    engine = fake()
+    result = greedy(model, dataset, "--batch-size", "1", "--max-tokens", "7")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in greedy_folder(dataset).glob("batch*")] == ["batch_results_0_6.jsonl"]
+    records = by_id(read_greedy(greedy_folder(dataset)))
+    assert set(records) == {f"test_sum_{i}" for i in range(6)}
+    for name, params in engine.params.items():
+        assert (params.n, params.temperature, params.max_tokens) == (1, 0.0, 7)
+        assert params.seed == request_seed(96, name)
+        assert params.stop_token_ids == [1, 3]
+        assert records[name]["total"][0] == pytest.approx(params.seed % 97 / 97, rel=1e-8)
+    assert records["test_sum_3"]["formatted_prompt"] == load_model(str(model)).prompt("What is 3 + 3?")
+    assert (records["test_sum_3"]["num_samples"], records["test_sum_3"]["model"]) == (3, "TFB-tiny")
+    assert engine.most_in_flight == 2  # one decoding, one waiting
+
+
+def test_greedy_range_is_part_of_the_file_name(model: Path, dataset: Path, fake: Callable[..., FakeEngine]) -> None:
+    fake()
+    assert greedy(model, dataset, "--dataset-start", "2", "--dataset-end", "4").exit_code == 0
+    assert greedy(model, dataset, "--dataset-start", "4").exit_code == 0
+    names = sorted(path.name for path in greedy_folder(dataset).glob("batch*"))
+    assert names == ["batch_results_2_4.jsonl", "batch_results_4_6.jsonl"]
+    assert sorted(by_id(read_greedy(greedy_folder(dataset)))) == [f"test_sum_{i}" for i in range(2, 6)]
+
+
+def test_greedy_resumes_a_broken_run_without_loss_or_doubles(
+    model: Path, dataset: Path, fake: Callable[..., FakeEngine]
+) -> None:
+    fake(die_after=3)
+    assert greedy(model, dataset, "--batch-size", "1").exit_code != 0
+    path = greedy_folder(dataset) / "batch_results_0_6.jsonl"
+    kept = path.read_text().splitlines()
+    assert 1 <= len(kept) <= 3
+    with path.open("a") as file:
+        file.write(kept[0][:50] + "é"[:1])  # what a kill in the middle of a write leaves
+    engine = fake()
+    assert greedy(model, dataset, "--batch-size", "4").exit_code == 0
+    assert len(engine.params) == 6 - len(kept)
+    lines = path.read_text().splitlines()
+    assert lines[: len(kept)] == kept
+    assert len(lines) == 6
+    path.unlink()
+    fake()
+    assert greedy(model, dataset).exit_code == 0
+    assert by_id([json.loads(line) for line in lines]) == by_id(read_greedy(greedy_folder(dataset)))
+
+
+def test_a_finished_run_starts_no_engine(
+    model: Path, dataset: Path, fake: Callable[..., FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake()
+    assert greedy(model, dataset).exit_code == scaling(model, dataset).exit_code == 0
+    monkeypatch.setattr("run.utils.options.start_engine", lambda *args: pytest.fail("started"))
+    assert "6 problems have results in" in greedy(model, dataset).output
+    assert "6 problems have results in" in scaling(model, dataset).output
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--num-samples", "2"], "num_samples 3, this run has 2"),
+        (["--bayes-sigma", "0.5"], "bayes_sigma 0.1, this run has 0.5"),
+        (["--max-tokens", "9"], "max_tokens 2048, this run has 9"),
+        (["--engine-args", '{"dtype": "float32"}'], "engine_args"),
+        (["--engine-args", '{"hf_overrides": {"num_samples": 2}}'], "num_samples"),
+    ],
+)
+@pytest.mark.parametrize("script", [greedy, scaling])
+def test_results_of_other_settings_are_not_mixed(
+    script: Callable[..., Result],
+    options: list[str],
+    named: str,
+    model: Path,
+    dataset: Path,
+    fake: Callable[..., FakeEngine],
+) -> None:
+    fake()
+    assert script(model, dataset, "--dataset-end", "2").exit_code == 0
+    before = sorted((path, path.read_text()) for path in dataset.parent.rglob("[!.]*.json*"))
+    assert named in only_line(script(model, dataset, *options))
+    assert before == sorted((path, path.read_text()) for path in dataset.parent.rglob("[!.]*.json*"))
+    assert script(model, dataset, "--batch-size", "3", "--engine-args", '{"enforce_eager": true}').exit_code == 0
+
+
+@pytest.mark.parametrize("script", [greedy, scaling])
+def test_results_of_other_prompts_are_not_mixed(
+    script: Callable[..., Result], model: Path, dataset: Path, fake: Callable[..., FakeEngine], tmp_path: Path
+) -> None:
+    fake()
+    assert script(model, dataset).exit_code == 0
+    (tmp_path / "system.txt").write_text("Be brief.\n")
+    assert "prompt" in only_line(script(model, dataset, "--system-prompt-file", str(tmp_path / "system.txt")))
+    for change in ({"problem": "changed?"}, {"answer": "changed"}):
+        write_rows(dataset, [PROBLEMS[0] | change, *PROBLEMS[1:]])
+        assert "test_sum_0" in only_line(script(model, dataset))
+
+
+def test_a_second_writer_is_refused(model: Path, dataset: Path, fake: Callable[..., FakeEngine]) -> None:
+    fake()
+    lock = greedy_folder(dataset) / ".batch_results_0_6.jsonl.lock"
+    lock.parent.mkdir(parents=True)
+    holder = "import fcntl, sys\nf = open(sys.argv[1], 'w')\nfcntl.lockf(f, fcntl.LOCK_EX)\nprint(flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert "another process is writing it" in only_line(greedy(model, dataset))
+        process.kill()
+    assert greedy(model, dataset).exit_code == 0
+
+
+@pytest.mark.parametrize("script", [greedy, scaling])
+def test_failed_problems_are_named_and_the_others_go_on(
+    script: Callable[..., Result], model: Path, dataset: Path, fake: Callable[..., FakeEngine]
+) -> None:
+    bad = [
+        {"unique_id": "empty", "problem": "  ", "answer": "1"},
+        {"unique_id": "unanswered", "problem": "What?"},
+        {"unique_id": "half", "problem": "half a pair \ud800", "answer": "1"},
+        {"unique_id": "long", "problem": "x" * 2000, "answer": "1"},
+        {"problem": "no id", "answer": "1"},
+    ]
+    write_rows(dataset, [*bad, *PROBLEMS, PROBLEMS[0]])
+    fake(prompt_limit=1500)
+    result = script(model, dataset)
+    assert "5 problems have no result: empty, unanswered, half, problem 4, long" in only_line(result)
+    assert "long: The prompt is longer than" in result.stderr
+    assert "6 problems have results in" in result.stdout
+    assert "5 problems have no result" in only_line(script(model, dataset))  # again, they are still not there
+
+
+def test_a_request_that_vllm_gives_up_is_a_failure(
+    model: Path, dataset: Path, fake: Callable[..., FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = fake()
+    step = engine.step
+
+    def aborting_step() -> list[Any]:
+        outputs = step()
+        for output in outputs:
+            if output.request_id == "test_sum_2":
+                output.outputs[0].finish_reason = "abort"
+        return outputs
+
+    monkeypatch.setattr(engine, "step", aborting_step)
+    result = greedy(model, dataset)
+    assert "1 problems have no result: test_sum_2" in only_line(result)
+    assert "test_sum_2" not in by_id(read_greedy(greedy_folder(dataset)))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--dataset-start", "6"], "--dataset-start 6 --dataset-end 6 is not a range of its 6 problems"),
+        (["--dataset-end", "7"], "--dataset-end 7 is not a range of its 6 problems"),
+        (["--dataset-start", "3", "--dataset-end", "3"], "is not a range"),
+        (["--engine-args", "{dtype: float32}"], "not valid JSON"),
+        (["--engine-args", "[1]"], "must be a JSON object"),
+        (["--engine-args", '{"seed": 1}'], "must not hold 'seed'; use --seed"),
+        (["--engine-args", '{"hf_overrides": [1]}'], "hf_overrides must be a JSON object"),
+        (["--bayes-sigma", "nan"], "bayes_sigma must be a finite number"),
+        (["--num-samples", "0"], "--num-samples"),
+        (["--model-path", "/nowhere"], "/nowhere: cannot read its config"),
+        (["--dataset-path", "/nowhere.jsonl"], "/nowhere.jsonl"),
+    ],
+)
+def test_unusable_options_are_refused_in_one_line(model: Path, dataset: Path, options: list[str], named: str) -> None:
+    assert named in only_line(greedy(model, dataset, *options))
+
+
+def test_scaling_writes_one_file_per_problem_in_the_published_schema(
+    model: Path, dataset: Path, fake: Callable[..., FakeEngine]
+) -> None:
+    engine = fake()
+    result = scaling(model, dataset, "--batch-size", "4")
+    assert result.exit_code == 0, result.output
+    folder = scaling_folder(dataset)
+    assert sorted(path.name for path in folder.iterdir()) == [f"test_sum_{i}.json" for i in range(6)]
+    record = json.loads((folder / "test_sum_5.json").read_text())
+    assert record["prompt"] == load_model(str(model)).prompt("What is 5 + 5?")
+    assert len(record["outputs"]) == 4
+    for output in record["outputs"]:
+        assert set(output["uncertainties"]) == {"nau", "ntu", "neu", "au", "tu", "eu"}
+        assert set(output["logprobs"]) == {"nll", "ll"}
+        assert output["uncertainties"]["tu"] == pytest.approx(output["uncertainties"]["ntu"] * output["token_count"])
+    assert (record["answer"], record["unique_id"], record["temperature"]) == ("10", "test/sum/5.json", 0.8)
+    assert {(params.n, params.temperature) for params in engine.params.values()} == {(4, 0.8)}
+    assert engine.most_in_flight == 2
+
+
+def test_scaling_resumes_from_the_files(model: Path, dataset: Path, fake: Callable[..., FakeEngine]) -> None:
+    fake()
+    assert scaling(model, dataset).exit_code == 0
+    files = sorted(scaling_folder(dataset).iterdir())
+    before = [path.read_text() for path in files]
+    files[1].unlink()
+    files[4].unlink()
+    engine = fake()
+    assert scaling(model, dataset).exit_code == 0
+    assert sorted(engine.params) == ["test_sum_1", "test_sum_4"]
+    assert before == [path.read_text() for path in files]
+    files[0].write_text('{"prompt": ')
+    assert "test_sum_0.json: not valid JSON" in only_line(scaling(model, dataset))
+
+
+ENGINE_ARGS = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "kv_cache_memory_bytes": 1 << 28}
+
+
+def start(script: str, model: Path, dataset: Path, output: Path, *options: str) -> "subprocess.Popen[str]":
+    """A run script as a process group of its own, on a real engine."""
+    command = [sys.executable, str(ROOT / "run" / script), "--model-path", str(model), "--dataset-path", str(dataset)]
+    command += ["--output-dir", str(output), "--engine-args", json.dumps(ENGINE_ARGS), *options]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def wait(process: "subprocess.Popen[str]") -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-4000:]
+
+
+def kill_when(process: "subprocess.Popen[str]", ready: Callable[[], bool]) -> None:
+    """SIGKILL the script as soon as `ready`, then whatever it leaves behind."""
+    try:
+        deadline = time.monotonic() + 300
+        while not ready():
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline, "the run wrote nothing"
+            time.sleep(0.01)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.engine
+def test_greedy_run_killed_and_resumed_equals_an_undisturbed_one(
+    tiny_llama_tfb_path: Path, dataset: Path, tmp_path: Path
+) -> None:
+    script, options = "greedy_unc_single_batch_refine.py", ("--max-tokens", "150", "--batch-size", "1")
+    folder = f"{tiny_llama_tfb_path.name}_results_vllm_pg/sums/seed96/greedy_unc"
+    file = tmp_path / "killed" / folder / "batch_results_0_6.jsonl"
+
+    def lines() -> int:
+        return file.read_text().count("\n") if file.exists() else 0
+
+    kill_when(start(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options), lambda: lines() >= 2)
+    kept = lines()
+    assert 2 <= kept < 6
+    wait(start(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options))
+    wait(start(script, tiny_llama_tfb_path, dataset, tmp_path / "whole", "--max-tokens", "150"))
+
+    assert lines() == 6
+    resumed, whole = (by_id(read_greedy(tmp_path / name / folder)) for name in ("killed", "whole"))
+    assert set(resumed) == set(whole) == {f"test_sum_{i}" for i in range(6)}
+    for name, record in whole.items():
+        assert resumed[name]["token_ids"] == record["token_ids"]
+        for field in FIELDS:
+            assert resumed[name][field] == pytest.approx(record[field], rel=1e-3, abs=1e-5)
+        assert max(record["epistemic"]) > 1e-4  # there is noise to compare
+
+
+@pytest.mark.engine
+def test_scaling_run_on_a_real_engine(tiny_llama_tfb_path: Path, dataset: Path, tmp_path: Path) -> None:
+    options = ("--n-particles", "4", "--dataset-end", "2", "--max-tokens", "20", "--per-token", "--num-samples", "3")
+    wait(start("greedy_responses_unc.py", tiny_llama_tfb_path, dataset, tmp_path, *options))
+    folder = f"inference_scaling/{tiny_llama_tfb_path.name}_results_vllm_pg/sums/seed96/p4/single_greedy_unc"
+    files = sorted((tmp_path / folder).iterdir())
+    assert [file.name for file in files] == ["test_sum_0.json", "test_sum_1.json"]
+    for file in files:
+        record = json.loads(file.read_text())
+        assert (record["num_samples"], record["schema_version"]) == (3, 1)
+        assert len({output["text"] for output in record["outputs"]}) == 4
+        for output in record["outputs"]:
+            assert output["token_count"] == len(output["token_ids"]) == len(output["total"])
+            assert output["logprobs"]["ll"] == pytest.approx(sum(output["logprob"]))
+            assert output["uncertainties"]["neu"] == pytest.approx(sum(output["epistemic"]) / output["token_count"])
+            assert output["uncertainties"]["eu"] > 1e-4
