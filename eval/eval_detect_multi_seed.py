@@ -1,0 +1,129 @@
+"""How well do the scores tell right from wrong answers? One table over several seeds, with a report.
+
+    python eval/eval_detect_multi_seed.py --dataset math500 --model llama1b --seeds 96 89 64
+
+Reads RESULTS_DIR/{model}_results_vllm_pg/{dataset}/seed{seed}/{results_subdir}/ and writes
+OUTPUT_DIR/{model}_{dataset}_{timestamp}/. Needs no GPU. Exits with 1 if a seed is missing.
+"""
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import click
+from tqdm import tqdm
+
+import bayesian_transformer
+from eval.utils.bootstrap import DEFAULT_DRAWS
+from eval.utils.detection import SeedRun, load_run
+from eval.utils.evaluation import evaluate
+from eval.utils.length import DEFAULT_STRATA
+from eval.utils.notes import evaluation_notes
+from eval.utils.options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS, SeveralValues, seeds_in_range
+from eval.utils.report import Report, text_table, write_report
+from eval.utils.scores import DEFAULT_WINDOW
+from run.utils.config import dataset_name, model_name
+from run.utils.grader import Grader
+from run.utils.options import one_line_errors
+from run.utils.results import greedy_dir
+
+
+@click.command(cls=SeveralValues, help=__doc__)
+@DATASET
+@MODEL
+@click.option("--results_subdir", "--results-subdir", default="greedy_unc", show_default=True)
+@click.option("--seeds", type=click.IntRange(0), multiple=True, help="One or more seeds: --seeds 96 89 64.")
+@click.option(
+    "--seeds_range",
+    "--seeds-range",
+    type=(int, int),
+    callback=seeds_in_range,
+    help="All seeds from the first to the second, both included.",
+)
+@RESULTS_DIR
+@OUTPUT_DIR
+@click.option("--bootstrap", type=click.IntRange(1), default=DEFAULT_DRAWS, show_default=True, help="Bootstrap draws.")
+@click.option("--length-strata", type=click.IntRange(1), default=DEFAULT_STRATA, show_default=True)
+@click.option(
+    "--window", type=click.IntRange(1), default=DEFAULT_WINDOW, show_default=True, help="Tokens of a DeepConf group."
+)
+@WORKERS
+def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, **options: Any) -> None:
+    dataset, model = dataset_name(dataset), model_name(model)
+    folders = seed_folders(results_dir, model, dataset, options)
+    with one_line_errors():
+        runs, missing = load_runs(folders, options["workers"], options["window"])
+        evaluation = evaluate(runs, options["bootstrap"], options["length_strata"])
+        report = Report(
+            title=f"Detection: {model} on {dataset}",
+            evaluation=evaluation,
+            notes=evaluation_notes(evaluation, missing, options["window"]),
+            metadata={
+                "model": model,
+                "dataset": dataset,
+                "seeds": [run.seed for run in runs],
+                "missing_seeds": sorted(missing),
+                "results": [str(folders[run.seed]) for run in runs],
+                "bootstrap_draws": options["bootstrap"],
+                "length_strata": options["length_strata"],
+                "deepconf_window": options["window"],
+                "bayesian_transformer": bayesian_transformer.__version__,
+            },
+        )
+        page = write_report(report, report_folder(output_dir or results_dir / "eval", f"{model}_{dataset}"))
+    print_report(report, page)
+    if missing:
+        sys.exit(1)
+
+
+def print_report(report: Report, page: Path) -> None:
+    """Notes on stderr; the table and the path of the report on stdout."""
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
+    seeds = ", ".join(str(run.seed) for run in report.evaluation.runs)
+    click.echo(f"\n{report.title}, seed {seeds}; metrics in percent\n")
+    click.echo(text_table(report.evaluation))
+    click.echo(f"\nReport: {page}")
+
+
+def seed_folders(root: Path, model: str, dataset: str, options: dict[str, Any]) -> dict[int, Path]:
+    """Results folder of each seed that was asked for, in ascending order."""
+    if bool(options["seeds"]) == bool(options["seeds_range"]):
+        raise click.UsageError("give either --seeds or --seeds_range")
+    seeds = options["seeds"] or range(options["seeds_range"][0], options["seeds_range"][1] + 1)
+    return {
+        seed: greedy_dir(root, model, dataset, seed).with_name(options["results_subdir"]) for seed in sorted(set(seeds))
+    }
+
+
+def load_runs(folders: dict[int, Path], workers: int, window: int) -> tuple[list[SeedRun], dict[int, Path]]:
+    """The runs that are there, and the folders of the missing ones; ValueError if there is none at all."""
+    missing = {seed: folder for seed, folder in folders.items() if not any(folder.glob("batch_results_*.jsonl"))}
+    if len(missing) == len(folders):
+        raise ValueError(
+            f"no batch_results_*.jsonl in {', '.join(map(str, missing.values()))}; check --model, --dataset, --seeds "
+            "and --results-dir, or run greedy_unc_single_batch_refine.py first"
+        )
+    with Grader(workers=workers) as grader:
+        found = tqdm([seed for seed in folders if seed not in missing], desc="grading", unit="seed")
+        return [load_run(seed, folders[seed], grader, window) for seed in found], missing
+
+
+def report_folder(root: Path, name: str) -> Path:
+    """A new folder {name}_{timestamp} under `root`; a number is added if another run just took it."""
+    stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+    for attempt in range(1, 1000):
+        folder = root / (f"{name}_{stamp}" + (f"_{attempt}" if attempt > 1 else ""))
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise ValueError(f"{root}: 1,000 reports with the time {stamp}; remove some")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Accuracy against the number of responses: majority vote, weighted vote, best of N and pass@N by every score.
+
+    python eval/eval_scaling_test_multi_gpu.py --dataset math500 --model llama1b --seed 96 --p_val 0.1
+
+Reads RESULTS_DIR/inference_scaling/{model}_results_vllm_pg/{dataset}/seed{seed}/p{n}/single_greedy_unc/*.json and
+writes {model}_{dataset}_seed{seed}_p{p}_{mode}_scaling_{summary.csv,metadata.json,plot.png} to OUTPUT_DIR. The name
+goes back to the published script; this one grades each response once and then only counts, so it needs no GPU.
+Exits with 1 if a file could not be used.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import click
+from tqdm import tqdm
+
+import bayesian_transformer
+from bayesian_transformer.files import write_json
+from eval.utils.options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS
+from eval.utils.plots import save_figure
+from eval.utils.report import write_csv
+from eval.utils.responses import Problem, read_problems
+from eval.utils.scaling import MODES, scaling_figure, scaling_notes, scaling_rows, scaling_table
+from run.utils.config import SCALING_RESPONSES, dataset_name, model_name
+from run.utils.grader import Grader
+from run.utils.options import one_line_errors
+from run.utils.results import answer_text, load_problems, question_id, scaling_dir
+
+DEFAULT_P_VAL = 0.9
+DEFAULT_REPEATS = 10
+
+
+@click.command(help=__doc__)
+@DATASET
+@MODEL
+@click.option("--seed", type=click.IntRange(0), default=96, show_default=True)
+@click.option(
+    "--p_val",
+    "--p-val",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=DEFAULT_P_VAL,
+    show_default=True,
+    help="Share of the responses, best first by each score, that may vote.",
+)
+@click.option(
+    "--n-particles",
+    type=click.IntRange(1),
+    default=SCALING_RESPONSES,
+    show_default=True,
+    help="Responses per problem that were generated: the n of the folder p{n}.",
+)
+@click.option("--mode", type=click.Choice(MODES), default="all", show_default=True, help="Ways to choose an answer.")
+@click.option(
+    "--repeats", type=click.IntRange(1), default=DEFAULT_REPEATS, show_default=True, help="Draws per size below all."
+)
+@click.option(
+    "--dataset-path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON Lines file with the gold answers, for results without them (those of the published code).",
+)
+@RESULTS_DIR
+@OUTPUT_DIR
+@WORKERS
+def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, **options: Any) -> None:
+    dataset, model = dataset_name(dataset), model_name(model)
+    folder = scaling_dir(results_dir, model, dataset, options["seed"], options["n_particles"])
+    with one_line_errors():
+        gold = gold_answers(options["dataset_path"]) if options["dataset_path"] else {}
+        problems, failures = load(folder, gold, options["workers"])
+        choice = {key: options[key] for key in ("seed", "p_val", "repeats", "mode")}
+        rows = scaling_rows(problems, **choice, progress=lambda sizes: tqdm(sizes, desc="voting", unit="N"))
+        absent = sorted(set(gold) - {problem.question_id for problem in problems})
+        notes = scaling_notes(problems)
+        if absent:
+            notes.append(f"{len(absent)} of {len(gold)} problems of {options['dataset_path']} have no usable results")
+        origin = {"model": model, "dataset": dataset, **choice, "results": str(folder)}
+        found = {"failures": failures, "without_results": absent, "notes": notes}
+        name = f"{model}_{dataset}_seed{options['seed']}_p{share_text(options['p_val'])}_{options['mode']}_scaling"
+        stem = str((output_dir or results_dir / "eval") / name)
+        write_csv(Path(f"{stem}_summary.csv"), [asdict(row) for row in rows])
+        title = f"{model} on {dataset}, the best {100 * options['p_val']:g}% vote"
+        save_figure(scaling_figure(rows, title), Path(f"{stem}_plot.png"))
+        write_json(Path(f"{stem}_metadata.json"), origin | counts(problems) | found)
+    for note in [*failures, *notes]:
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"\nScaling: {model} on {dataset}, {len(problems)} problems; accuracy in percent\n")
+    click.echo(scaling_table(rows))
+    click.echo(f"\nSummary: {stem}_summary.csv\nPlot: {stem}_plot.png")
+    if failures:
+        raise click.ClickException(f"{len(failures)} of {len(failures) + len(problems)} files could not be used")
+
+
+def counts(problems: Sequence[Problem]) -> dict[str, Any]:
+    """How much was evaluated, for the metadata."""
+    return {
+        "problems": len(problems),
+        "responses": sum(problem.answers.size for problem in problems),
+        "undecided": {problem.question_id: problem.undecided for problem in problems if problem.undecided},
+        "bayesian_transformer": bayesian_transformer.__version__,
+    }
+
+
+def load(folder: Path, gold: dict[str, str], workers: int) -> tuple[list[Problem], list[str]]:
+    """The problems of `folder`, and what is wrong with the files that could not be used; ValueError if none could."""
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        there = sorted(other.name for other in folder.parent.parent.glob("p*"))
+        raise ValueError(
+            f"{folder}: no results here; check --model, --dataset, --seed, --results-dir and --n-particles "
+            f"(found: {', '.join(there) or 'none'}) or run greedy_responses_unc.py first"
+        )
+    problems, failures = [], []
+    with Grader(workers=workers) as grader:
+        for item in tqdm(read_problems(paths, gold, grader), desc="grading", unit="problem", total=len(paths)):
+            if isinstance(item, Problem):
+                problems.append(item)
+            else:
+                failures.append(str(item))
+    if not problems:
+        raise ValueError(f"none of {len(paths)} files could be used; the first: {failures[0]}")
+    return problems, failures
+
+
+def gold_answers(path: Path) -> dict[str, str]:
+    """Gold answers of a data set by question id."""
+    return {question_id(problem): answer_text(problem) for problem in load_problems(path)}
+
+
+def share_text(p_val: float) -> str:
+    """One decimal as in the published names, more only where one would make two shares the same file."""
+    short = f"{p_val:.1f}"
+    return short if float(short) == p_val else f"{p_val:g}"
+
+
+if __name__ == "__main__":
+    main()

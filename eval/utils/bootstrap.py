@@ -1,0 +1,31 @@
+"""Bootstrap over problems: the same draw for every score and every seed, so that differences have intervals too."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .metrics import Array
+
+DEFAULT_DRAWS = 1000
+LEVEL = 95  # percent
+_SEED = 20250517  # fixed: the same results give the same intervals
+
+
+def bootstrap_weights(problems: int, draws: int) -> NDArray[np.int32]:
+    """How often each problem counts, [1 + draws, problems]: a row of ones, then multinomial draws."""
+    weights = np.ones((1 + draws, problems), dtype=np.int32)
+    if problems:
+        generator = np.random.default_rng(_SEED)
+        weights[1:] = generator.multinomial(problems, np.full(problems, 1 / problems), size=draws)
+    return weights
+
+
+def interval(values: NDArray[np.floating[Any]]) -> tuple[float, float]:
+    """Percentile interval of bootstrap values [B] at LEVEL; undefined draws (NaN) are left out, NaN if all are."""
+    defined: Array = values[~np.isnan(values)]
+    if defined.size == 0:
+        return np.nan, np.nan
+    tail = (100 - LEVEL) / 2
+    low, high = np.percentile(defined, [tail, 100 - tail])
+    return float(low), float(high)

@@ -1,0 +1,71 @@
+"""Stored greedy responses of one seed as arrays: a verdict, a token count and every score per response."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from run.utils.grader import Grader, Verdict
+from run.utils.results import question_id, read_greedy
+
+from .metrics import Array
+from .scores import SCORES, response_scores, token_arrays
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """The responses of one seed in the order of their question ids; arrays are [n]."""
+
+    seed: int
+    ids: list[str]
+    verdicts: list[Verdict]
+    tokens: NDArray[np.int64]
+    truncated: NDArray[np.bool_]  # stopped at the token limit
+    scores: dict[str, Array]  # by score name; larger means more confident, NaN where there is no value
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """The positive class. An undecided answer is not known to be right, so it counts as wrong."""
+        return np.array([verdict is Verdict.RIGHT for verdict in self.verdicts], dtype=bool)
+
+    @property
+    def undecided(self) -> list[str]:
+        """Question ids of the answers that the grader could not decide."""
+        return [name for name, verdict in zip(self.ids, self.verdicts, strict=True) if verdict is Verdict.UNDECIDED]
+
+
+def load_run(seed: int, folder: Path, grader: Grader, window: int) -> SeedRun:
+    """Read, grade and score the results in `folder`. ValueError names the folder, the response and the key.
+
+    FileNotFoundError if the folder holds no results file.
+    """
+    records = sorted(read_greedy(folder), key=question_id)
+    if not records:
+        raise ValueError(f"{folder}: holds no finished response; let greedy_unc_single_batch_refine.py finish one")
+    for record in records:
+        for key in ("text", "answer"):
+            if not isinstance(record.get(key), str):
+                raise ValueError(f"{folder}: response {question_id(record)}: '{key}' is not a text; generate it again")
+    verdicts = grader.grade([(record["text"], record["answer"]) for record in records])
+    return _seed_run(seed, records, verdicts, folder, window)
+
+
+def _seed_run(seed: int, rows: Sequence[dict[str, Any]], verdicts: list[Verdict], folder: Path, window: int) -> SeedRun:
+    tokens = np.array([len(row["token_ids"]) for row in rows], dtype=np.int64)
+    values = []
+    for row, count in zip(rows, tokens.tolist(), strict=True):
+        try:
+            values.append(response_scores(token_arrays(row, count), count, window))
+        except ValueError as error:
+            raise ValueError(f"{folder}: response {question_id(row)}: {error}") from error
+    return SeedRun(
+        seed=seed,
+        ids=[question_id(row) for row in rows],
+        verdicts=verdicts,
+        tokens=tokens,
+        truncated=np.array([row.get("finish_reason") == "length" for row in rows], dtype=bool),
+        scores={score.name: np.array([value[score.name] for value in values]) for score in SCORES},
+    )

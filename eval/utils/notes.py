@@ -1,0 +1,93 @@
+"""What a reader of the numbers must know: missing seeds, undecided grades, missing values, ties, a single label."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .detection import SeedRun
+from .evaluation import Evaluation
+from .scores import SCORES
+
+_SHOWN = 10  # ids named in a sentence; all of them are in metadata.json
+
+
+def evaluation_notes(evaluation: Evaluation, missing: Mapping[int, Path], window: int) -> list[str]:
+    """One sentence per circumstance, in a fixed order."""
+    notes = [f"seed {seed}: no results in {folder}; the seed is missing here" for seed, folder in missing.items()]
+    if len(evaluation.runs) == 1:
+        notes.append("one seed only: there is no standard deviation over seeds")
+    everything = set().union(*(run.ids for run in evaluation.runs))
+    for run in evaluation.runs:
+        lacking = sorted(everything - set(run.ids))
+        if lacking:
+            notes.append(f"seed {run.seed}: lacks {len(lacking)} of {len(everything)} problems: {name_some(lacking)}")
+        notes += _run_notes(run, window)
+    worst = max((summary.undefined_draws for summary in evaluation.summary.values()), default=0)
+    if worst:
+        notes.append(f"up to {worst} bootstrap draws held one label only and are left out of the intervals")
+    return notes
+
+
+def name_some(ids: Sequence[str]) -> str:
+    """The first few ids, and how many more there are."""
+    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+    return ", ".join(ids[:_SHOWN]) + more
+
+
+def missing_values(run: SeedRun) -> dict[str, list[str]]:
+    """Question ids without a finite value, for each score that has such."""
+    unknown = {score.name: np.flatnonzero(~np.isfinite(run.scores[score.name])) for score in SCORES}
+    return {name: [run.ids[i] for i in rows] for name, rows in unknown.items() if rows.size}
+
+
+def _run_notes(run: SeedRun, window: int) -> list[str]:
+    size, right = len(run.ids), int(run.right.sum())
+    notes = []
+    if right in (0, size):
+        label = "right" if right else "wrong"
+        notes.append(f"all {size} answers are {label}: AUROC, AUPRC and PRR need both labels and are NaN")
+    if run.undecided:
+        notes.append(
+            f"{len(run.undecided)} of {size} answers could not be graded (undecided) and count as wrong: "
+            + name_some(run.undecided)
+        )
+    if run.truncated.any():
+        notes.append(f"{int(run.truncated.sum())} of {size} responses stopped at the token limit")
+    empty = [name for name, tokens in zip(run.ids, run.tokens, strict=True) if tokens == 0]
+    if empty:
+        notes.append(f"{len(empty)} responses have no token (sums 0, means undefined): {name_some(empty)}")
+    short = int((run.tokens < window).sum())
+    if short:
+        notes.append(f"{short} of {size} responses are shorter than the {window}-token window of dc_low and dc_bottom")
+    return [f"seed {run.seed}: {note}" for note in notes + _missing_notes(run) + _tie_notes(run)]
+
+
+def _missing_notes(run: SeedRun) -> list[str]:
+    scores_of = defaultdict(list)
+    for name, ids in missing_values(run).items():
+        scores_of[tuple(ids)].append(name)
+    return [
+        f"no finite value of {', '.join(names)} for {len(ids)} of {len(run.ids)} responses, which these scores "
+        f"leave out: {name_some(ids)}"
+        for ids, names in scores_of.items()
+    ]
+
+
+def _tie_notes(run: SeedRun) -> list[str]:
+    constant, tied = [], []
+    for score in SCORES:
+        values = run.scores[score.name]
+        values = values[np.isfinite(values)]
+        _, counts = np.unique(values, return_counts=True)
+        if values.size > 1 and counts.size == 1:
+            constant.append(score.name)
+        elif (counts > 1).any():
+            tied.append(f"{score.name} {int(counts[counts > 1].sum())}")
+    notes = []
+    if constant:
+        notes.append(f"all responses have the same {', '.join(constant)}, so it ranks nothing (AUROC 0.5)")
+    if tied:
+        notes.append(f"responses tied with another one (handled by expectation): {', '.join(tied)}")
+    return notes

@@ -1,0 +1,172 @@
+"""Accuracy against the number of responses, over all problems: table, picture and what must be said about them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .metrics import Array
+from .notes import name_some
+from .plots import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, clean_axes
+from .responses import NO_ANSWER, SCORES, Problem
+from .voting import METHODS, UNFILTERED, problem_accuracy
+
+SMALLEST = 16
+MODES = ("all", *METHODS[:4])
+_MODE_METHODS = {"all": METHODS, "pass": ("pass", "pass_expected")}
+_COLORS = (BLUE, ORANGE, GREEN, PURPLE, "#B91C1C", SKY, "#E69F00", "#8B5CF6", "#A16207", GREY)
+_TITLES = {"majority": "Majority vote", "weighted": "Weighted vote", "best_of_n": "Best of N"}
+
+
+@dataclass(frozen=True)
+class ScalingRow:
+    """One line of the summary. `accuracy_std` is over the draws (ddof = 1), NaN for a single one.
+
+    `standard_error` is that of the mean over problems, NaN for a single problem: how far another set of problems of
+    this size would typically be off.
+    """
+
+    method: str
+    score: str
+    n: int
+    p_val: float
+    accuracy_mean: float
+    accuracy_std: float
+    standard_error: float
+    repeats: int
+    problems: int
+    short_problems: int  # problems with fewer than n responses, which count with all they have
+
+
+def sizes(stored: int) -> list[int]:
+    """Powers of two from SMALLEST up to `stored`, and `stored` itself."""
+    powers = [SMALLEST << k for k in range(stored.bit_length()) if SMALLEST << k < stored]
+    return [*powers, stored]
+
+
+def known_scores(problems: Sequence[Problem]) -> list[str]:
+    """The scores with a value in at least one response."""
+    return [name for row, name in enumerate(SCORES) if any(np.isfinite(p.values[row]).any() for p in problems)]
+
+
+def scaling_rows(
+    problems: Sequence[Problem], seed: int, p_val: float, repeats: int, mode: str, progress: Any
+) -> list[ScalingRow]:
+    """The summary: every size, method of `mode` and score. `progress` wraps an iterable, as tqdm does."""
+    stored = max(problem.answers.size for problem in problems)
+    chosen = {UNFILTERED, *known_scores(problems)}
+    rows = []
+    for size in progress(sizes(stored)):
+        draws = 1 if size == stored else repeats
+        accuracies = [problem_accuracy(problem, seed, size, draws, p_val) for problem in problems]
+        short = sum(problem.answers.size < size for problem in problems)
+        for method, score in accuracies[0]:
+            if score in chosen and method in _MODE_METHODS.get(mode, (mode,)):
+                table = np.stack([accuracy[method, score] for accuracy in accuracies])
+                rows.append(_row(table, method, score, size, p_val, short))
+    return sorted(rows, key=lambda row: (METHODS.index(row.method), (UNFILTERED, *SCORES).index(row.score), row.n))
+
+
+def _row(table: Array, method: str, score: str, size: int, p_val: float, short: int) -> ScalingRow:
+    """Summary of accuracies [problems, repeats]."""
+    problems, repeats = table.shape
+    per_draw, per_problem = table.mean(axis=0), table.mean(axis=1)
+    return ScalingRow(
+        method=method,
+        score=score,
+        n=size,
+        p_val=p_val,
+        accuracy_mean=float(table.mean()),
+        accuracy_std=float(per_draw.std(ddof=1)) if repeats > 1 else np.nan,
+        standard_error=float(per_problem.std(ddof=1) / np.sqrt(problems)) if problems > 1 else np.nan,
+        repeats=repeats,
+        problems=problems,
+        short_problems=short,
+    )
+
+
+def scaling_notes(problems: Sequence[Problem]) -> list[str]:
+    """What a reader of the summary must know."""
+    stored = max(problem.answers.size for problem in problems)
+    total = sum(problem.answers.size for problem in problems)
+    notes = []
+    undecided = {problem.question_id: problem.undecided for problem in problems if problem.undecided}
+    if undecided:
+        notes.append(
+            f"{sum(undecided.values())} of {total} responses could not be graded (undecided) and count as wrong, in "
+            f"problems {name_some(list(undecided))}"
+        )
+    silent = sum(int((problem.answers == NO_ANSWER).sum()) for problem in problems)
+    if silent:
+        notes.append(f"{silent} of {total} responses give no answer: wrong, and without a vote")
+    short = [problem.question_id for problem in problems if problem.answers.size < stored]
+    if short:
+        notes.append(f"{len(short)} problems have fewer than {stored} responses: {name_some(short)}")
+    mixed = [problem.question_id for problem in problems if problem.mixed_classes]
+    if mixed:
+        notes.append(
+            "answers that are one for the vote but not for the grader count by their most frequent grade, in problems "
+            + name_some(mixed)
+        )
+    known = known_scores(problems)
+    absent = [name for name in SCORES if name not in known]
+    if absent:
+        notes.append(f"not stored in the results, so not evaluated: {', '.join(absent)}")
+    for row, name in enumerate(SCORES):
+        lacking = sum(int(np.isnan(problem.values[row]).sum()) for problem in problems)
+        if name in known and lacking:
+            notes.append(f"{lacking} of {total} responses have no value of {name} and rank last by it")
+    return notes
+
+
+def scaling_table(rows: Iterable[ScalingRow]) -> str:
+    """Accuracy in percent, methods and scores down, N across."""
+    rows = list(rows)
+    across = sorted({row.n for row in rows})
+    cells = {(row.method, row.score, row.n): row for row in rows}
+    lines = ["".join(["method".ljust(15), "score".ljust(8), *(f"N = {n}".rjust(15) for n in across)])]
+    lines.append("-" * len(lines[0]))
+    for method, score in dict.fromkeys((row.method, row.score) for row in rows):
+        accuracies = [_cell(cells[method, score, n]).rjust(15) for n in across]
+        lines.append("".join([method.ljust(15), score.ljust(8), *accuracies]))
+    return "\n".join(lines)
+
+
+def _cell(row: ScalingRow) -> str:
+    deviation = "" if np.isnan(row.accuracy_std) else f" ±{100 * row.accuracy_std:.2f}"
+    return f"{100 * row.accuracy_mean:.2f}{deviation}"
+
+
+def scaling_figure(rows: Sequence[ScalingRow], title: str) -> Figure:
+    """Accuracy against N, one panel per kind of choice, with the ceiling and both baselines in each."""
+    methods = [method for method in _TITLES if any(row.method == method for row in rows)]
+    panels = methods or ["pass"]
+    figure = Figure(figsize=(1.6 + 4.0 * len(panels), 4.6), layout="constrained")
+    scores = [name for name in SCORES if any(row.score == name for row in rows)]
+    labelled: dict[str, Any] = {}
+    for axes, method in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+        clean_axes(axes)
+        lines = [("pass", UNFILTERED, "pass@N (ceiling)", "black", ":")]
+        lines += [("majority", UNFILTERED, "majority of all", "black", "-")]
+        lines += [("single", UNFILTERED, "single response", GREY, "--")]
+        if method in _TITLES:
+            lines += [(method, score, score, _COLORS[list(SCORES).index(score)], "-") for score in scores]
+        for kind, score, label, color, style in lines:
+            chosen = [row for row in rows if (row.method, row.score) == (kind, score)]
+            if chosen:
+                means = np.array([100 * row.accuracy_mean for row in chosen])
+                band = np.nan_to_num([100 * row.accuracy_std for row in chosen])
+                across = [row.n for row in chosen]
+                (labelled[label],) = axes.plot(across, means, style, color=color, marker="o", markersize=3.5)
+                axes.fill_between(across, means - band, means + band, color=color, alpha=0.08, linewidth=0)
+        across = sorted({row.n for row in rows})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(across, [str(n) for n in across])
+        axes.minorticks_off()
+        axes.set(title=_TITLES.get(method, "pass@N"), xlabel="Responses N")
+        axes.set_ylabel("Accuracy in %" if method == panels[0] else "")
+    figure.suptitle(f"{title} (bands: one standard deviation over draws)", fontsize=11)
+    figure.legend(labelled.values(), labelled.keys(), loc="outside right upper", frameon=False, fontsize=9)
+    return figure

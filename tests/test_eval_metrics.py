@@ -1,0 +1,189 @@
+"""Ranking metrics beside sklearn and beside plain loops over random orders of tied responses."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu
+from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
+
+from eval.utils.bootstrap import bootstrap_weights, interval
+from eval.utils.length import length_residual, length_strata, stratified_auroc
+from eval.utils.metrics import (
+    TOP_PERCENTS,
+    accuracy_at,
+    auprc,
+    aurc,
+    auroc,
+    prediction_rejection_ratio,
+    rank,
+    ranking_metrics,
+)
+
+
+def ones(size):
+    return np.ones((1, size), dtype=np.int32)
+
+
+def responses(min_size=2, max_size=30):
+    """Scores on a coarse grid, so that ties are common, with labels."""
+    pairs = st.tuples(st.integers(-4, 4).map(lambda v: v / 4), st.booleans())
+    return st.lists(pairs, min_size=min_size, max_size=max_size).map(
+        lambda rows: (np.array([r[0] for r in rows]), np.array([r[1] for r in rows]))
+    )
+
+
+both_labels = responses().filter(lambda data: 0 < data[1].sum() < len(data[1]))
+
+
+@given(both_labels)
+def test_auroc_and_auprc_equal_sklearn(data):
+    score, right = data
+    ranking = rank(score, right, ones(len(score)))
+    precision, recall, _ = precision_recall_curve(right, score)
+    assert auroc(ranking)[0] == pytest.approx(roc_auc_score(right, score), abs=1e-12)
+    assert auprc(ranking)[0] == pytest.approx(auc(recall, precision), abs=1e-12)
+
+
+@given(both_labels, st.randoms(use_true_random=False))
+def test_a_weighting_equals_repeating_the_responses(data, random):
+    score, right = data
+    weights = np.array([[random.randint(0, 3) for _ in score]])
+    repeated_score, repeated_right = np.repeat(score, weights[0]), np.repeat(right, weights[0])
+    if not 0 < repeated_right.sum() < len(repeated_right):
+        return
+    direct = ranking_metrics(rank(repeated_score, repeated_right, ones(len(repeated_score))))
+    weighted = ranking_metrics(rank(score, right, weights))
+    for name, value in direct.items():
+        assert weighted[name][0] == pytest.approx(value[0], abs=1e-12), name
+    precision, recall, _ = precision_recall_curve(repeated_right, repeated_score)
+    assert weighted["auprc"][0] == pytest.approx(auc(recall, precision), abs=1e-12)
+
+
+def accuracies_over_all_orders(score, right):
+    """Accuracy of the k most confident for k = 1..n, averaged over every order of tied responses."""
+    order = np.argsort(-score, kind="stable")
+    groups = [list(group) for _, group in itertools.groupby(order, key=lambda index: score[index])]
+    rows = []
+    for orders in itertools.product(*(itertools.permutations(group) for group in groups)):
+        labels = right[[index for group in orders for index in group]]
+        rows.append(np.cumsum(labels) / np.arange(1, len(labels) + 1))
+    return np.mean(rows, axis=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(responses(1, 6))
+def test_top_accuracy_and_aurc_are_expectations_over_orders_of_ties(data):
+    score, right = data
+    expected = accuracies_over_all_orders(score, right)
+    ranking = rank(score, right, ones(len(score)))
+    for percent in TOP_PERCENTS:
+        count = max(1, len(score) * percent // 100)
+        assert accuracy_at(ranking, percent)[0] == pytest.approx(expected[count - 1], abs=1e-12)
+    assert aurc(ranking)[0] == pytest.approx(np.mean(1 - expected), abs=1e-12)
+
+
+@given(both_labels)
+def test_prr_is_one_for_the_perfect_ranking_zero_without_ranking_and_as_defined(data):
+    score, right = data
+    weights = ones(len(score))
+    perfect = aurc(rank(right.astype(float), right, weights))[0]
+    oracle_order = np.sort(right)[::-1]
+    oracle = np.mean(1 - np.cumsum(oracle_order) / np.arange(1, len(right) + 1))
+    error = 1 - right.mean()
+    ranking = rank(score, right, weights)
+    assert prediction_rejection_ratio(rank(right * 1.0 + score * 0, right, weights))[0] <= 1 + 1e-12
+    assert prediction_rejection_ratio(rank(np.zeros(len(score)), right, weights))[0] == pytest.approx(0, abs=1e-9)
+    assert prediction_rejection_ratio(ranking)[0] == pytest.approx(
+        (error - aurc(ranking)[0]) / (error - oracle), abs=1e-9
+    )
+    assert perfect >= oracle - 1e-12  # tied right answers come first in both
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_one_label_makes_the_two_label_metrics_nan_and_leaves_the_others(label):
+    right = np.full(5, label)
+    metrics = ranking_metrics(rank(np.arange(5.0), right, ones(5)))
+    for name in ("auc", "auprc", "prr"):
+        assert np.isnan(metrics[name][0])
+    assert metrics["top50"][0] == float(label)
+    assert metrics["aurc"][0] == pytest.approx(1 - label)
+
+
+def test_no_response_gives_nan_everywhere():
+    metrics = ranking_metrics(rank(np.zeros(0), np.zeros(0, dtype=bool), ones(0)))
+    assert all(np.isnan(value[0]) for value in metrics.values())
+
+
+@given(both_labels, st.randoms(use_true_random=False))
+def test_stratified_auroc_counts_the_pairs_within_strata(data, random):
+    score, right = data
+    strata = np.array([random.randint(0, 2) for _ in score])
+    concordant, pairs = 0.0, 0
+    for i, j in itertools.product(np.flatnonzero(right), np.flatnonzero(~right)):
+        if strata[i] == strata[j]:
+            pairs += 1
+            concordant += (score[i] > score[j]) + 0.5 * (score[i] == score[j])
+    value = stratified_auroc(score, right, strata, ones(len(score)))[0]
+    assert np.isnan(value) if pairs == 0 else value == pytest.approx(concordant / pairs)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=200), st.integers(1, 12))
+def test_length_strata_are_ordered_keep_equal_lengths_together_and_are_not_too_many(lengths, count):
+    tokens = np.array(lengths)
+    strata = length_strata(tokens, count)
+    assert len(set(strata)) <= count
+    assert all(len(set(strata[tokens == length])) == 1 for length in set(lengths))
+    assert (np.diff(strata[np.argsort(tokens, kind="stable")]) >= 0).all()
+
+
+def test_length_strata_of_distinct_lengths_are_equal_shares():
+    strata = length_strata(np.random.default_rng(0).permutation(100), 10)
+    assert np.bincount(strata).tolist() == [10] * 10
+
+
+@given(st.lists(st.tuples(st.integers(1, 500), st.floats(-100, 100)), min_size=3, max_size=50))
+def test_length_residual_equals_least_squares(rows):
+    tokens, score = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
+    design = np.stack([np.ones(len(rows)), tokens], axis=1)
+    expected = score - design @ np.linalg.lstsq(design, score, rcond=None)[0]
+    np.testing.assert_allclose(length_residual(score, tokens), expected, atol=1e-6)
+
+
+def test_a_score_that_is_a_line_in_the_length_ranks_nothing_once_length_is_out():
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(10, 400, 300)
+    right = rng.random(300) < 0.5
+    residual = length_residual(-0.37 * tokens + 0.11, tokens)
+    assert auroc(rank(residual, right, ones(300)))[0] == 0.5
+
+
+def test_bootstrap_interval_agrees_with_the_normal_theory_of_auroc():
+    rng = np.random.default_rng(2)
+    right = rng.random(400) < 0.5
+    score = rng.normal(size=400) + right
+    estimates = auroc(rank(score, right, bootstrap_weights(400, 2000)))
+    value = estimates[0]
+    assert value == pytest.approx(mannwhitneyu(score[right], score[~right]).statistic / right.sum() / (~right).sum())
+    # Hanley and McNeil (1982)
+    positives, negatives = right.sum(), (~right).sum()
+    q1, q2 = value / (2 - value), 2 * value**2 / (1 + value)
+    variance = value * (1 - value) + (positives - 1) * (q1 - value**2) + (negatives - 1) * (q2 - value**2)
+    error = np.sqrt(variance / positives / negatives)
+    low, high = interval(estimates[1:])
+    assert low == pytest.approx(value - 1.96 * error, abs=0.01)
+    assert high == pytest.approx(value + 1.96 * error, abs=0.01)
+
+
+def test_bootstrap_weights_start_with_ones_and_keep_the_sample_size():
+    weights = bootstrap_weights(7, 50)
+    assert (weights[0] == 1).all()
+    assert (weights.sum(axis=1) == 7).all()
+    assert (weights == bootstrap_weights(7, 50)).all()
+
+
+def test_interval_leaves_out_undefined_draws():
+    assert interval(np.array([np.nan, 1.0, 1.0])) == (1.0, 1.0)
+    assert np.isnan(interval(np.array([np.nan]))).all()
