@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Sets up ./.venv, then checks style, types and shell scripts and runs all tests.
+#
+#   bash bash_scripts/test.sh                       # everything; the last line is pytest's summary
+#   bash bash_scripts/test.sh -m "not engine" -x    # arguments go to pytest
+set -euo pipefail
+
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then
+    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+    exit 0
+fi
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$ROOT"
+bash bash_scripts/setup.sh
+# shellcheck source=/dev/null
+source "${VENV:-$ROOT/.venv}/bin/activate"
+
+export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+if ! nvidia-smi >/dev/null 2>&1; then
+    export VLLM_CPU_KVCACHE_SPACE=${VLLM_CPU_KVCACHE_SPACE:-2}
+fi
+
+ruff check .
+ruff format --check .
+# Each folder by itself: the one called datasets bears the name of an installed package.
+mypy bayesian_transformer/bayesian_transformer run eval convert_to_tfb.py tests
+mypy datasets/*.py
+shellcheck bash_scripts/*.sh .ci/run
+python -m pytest "$@"
