@@ -151,7 +151,7 @@ class CachePacking:
         code = torch.arange(block_size * head_size).view(block_size, 1, head_size)
         digits = 7  # a value of 7 bits is exact in every supported dtype
         places = torch.zeros(2, block_size * head_size, dtype=torch.int64)
-        for shift in range(0, code.max().item().bit_length(), digits):
+        for shift in range(0, (code.numel() - 1).bit_length(), digits):
             cache = torch.zeros(1, 1, 2 * block_size, head_size, dtype=dtype)
             value = (code >> shift & (1 << digits) - 1).to(dtype)
             ops.cpu_attn_reshape_and_cache(value, value, *cache.chunk(2, dim=2), torch.arange(block_size), isa)
@@ -186,7 +186,7 @@ def install(attention: Any, particles: Particles) -> None:
     over whatever class that is.
     """
     stock = attention.impl
-    particle_class = type(f"Particle{type(stock).__name__}", (ParticleAttention, type(stock)), {})
+    particle_class: Any = type(f"Particle{type(stock).__name__}", (ParticleAttention, type(stock)), {})
     impl = particle_class.__new__(particle_class)
     vars(impl).update(vars(stock), particles=particles, packing=None)
     attention.impl = impl

@@ -74,7 +74,7 @@ class QKVNoise:
     elsewhere, so that one matmul perturbs both and leaves k as it is. Left: [hidden, 2r], q basis beside v basis.
     """
 
-    def __init__(self, qkv_proj: nn.Module, layer: int, particles: Particles) -> None:
+    def __init__(self, qkv_proj: Any, layer: int, particles: Particles) -> None:
         self.layer = layer
         self.particles = particles
         self.sizes = [qkv_proj.num_heads * qkv_proj.head_size, qkv_proj.num_kv_heads * qkv_proj.head_size]

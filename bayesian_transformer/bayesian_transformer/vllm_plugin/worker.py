@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from vllm.platforms import current_platform
 from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from ..noise import noise_key
 from ..uncertainty import token_uncertainty
@@ -31,8 +32,8 @@ class TFBWorker(StockWorker):
         runner.noise_seeds, runner.arrivals, runner.statistics = {}, 0, None
 
 
-class UncertaintyRunner:
-    """Mixin over vLLM's V1 model runner."""
+class UncertaintyRunner(GPUModelRunner):
+    """Additions to vLLM's V1 model runner, of which the CPU's is a subclass too."""
 
     noise_seeds: dict[str, int]  # by request id
     arrivals: int  # requests seen so far
