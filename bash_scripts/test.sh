@@ -25,7 +25,7 @@ fi
 ruff check .
 ruff format --check .
 # Each folder by itself: the one called datasets bears the name of an installed package.
-mypy bayesian_transformer/bayesian_transformer run eval convert_to_tfb.py tests
+mypy bayesian_transformer/bayesian_transformer run eval benchmarks convert_to_tfb.py tests
 mypy datasets/*.py
 shellcheck bash_scripts/*.sh .ci/run
 python -m pytest "$@"
