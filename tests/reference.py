@@ -8,6 +8,7 @@ their own tests.
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from bayesian_transformer.uncertainty import FIELDS, token_uncertainty
 
 
 def reference_uncertainties(
-    model: nn.Module,
+    model: Any,
     input_ids: Sequence[int],
     new_ids: Sequence[int],
     seed: int,
@@ -40,7 +41,7 @@ def reference_uncertainties(
 
 @torch.no_grad()
 def reference_logits(
-    model: nn.Module,
+    model: Any,
     input_ids: Sequence[int],
     new_ids: Sequence[int],
     seed: int,
@@ -79,7 +80,7 @@ def reference_logits(
 
 @contextmanager
 def _noisy_projections(
-    model: nn.Module, basis: Mapping[str, Tensor], seed: int, position: int, sample: int, sigma: float, kind: str
+    model: Any, basis: Mapping[str, Tensor], seed: int, position: int, sample: int, sigma: float, kind: str
 ) -> Iterator[None]:
     """Within the block, every q_proj and v_proj output (after the bias) carries the noise of one weight sample."""
 
@@ -88,8 +89,8 @@ def _noisy_projections(
 
         def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
             width = vectors.shape[1] if kind == "right" else output.shape[-1]
-            counter = [torch.tensor(value) for value in (seed, position, site_index(layer, projection), sample)]
-            z = standard_normal(*counter, width=width)
+            site = torch.tensor(site_index(layer, projection))
+            z = standard_normal(torch.tensor(seed), torch.tensor(position), site, torch.tensor(sample), width)
             return (output.float() + low_rank_noise(args[0], vectors, z, sigma, kind)).to(output.dtype)
 
         return hook

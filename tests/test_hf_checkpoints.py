@@ -21,10 +21,11 @@ NAME = "model.layers.1.self_attn.v_proj.basis_vectors"
 
 
 def test_auto_classes_give_the_tfb_models(tiny_llama_tfb_path: Path, tiny_qwen2_tfb_path: Path) -> None:
-    for path, model_class, config_class in [
+    expected: list[tuple[Path, Any, Any]] = [
         (tiny_llama_tfb_path, TFBLlamaForCausalLM, TFBLlamaConfig),
         (tiny_qwen2_tfb_path, TFBQwen2ForCausalLM, TFBQwen2Config),
-    ]:
+    ]
+    for path, model_class, config_class in expected:
         assert type(AutoConfig.from_pretrained(path)) is config_class
         model = AutoModelForCausalLM.from_pretrained(path)
         assert type(model) is model_class
@@ -48,6 +49,23 @@ def test_save_and_load_round_trip(tiny_qwen2_tfb_path: Path, tmp_path: Path) -> 
     assert after["model_type"] == "tfb_qwen2"
 
 
+@pytest.mark.parametrize(
+    ("base", "kind"), [("smollm2_path", "right"), ("tiny_llama_sharded_path", "left"), ("tiny_qwen2_path", "left")]
+)
+def test_a_converted_checkpoint_is_saved_as_it_was(
+    request: pytest.FixtureRequest, make_tfb: Any, tmp_path: Path, base: str, kind: str
+) -> None:
+    """Tied and untied embeddings, bfloat16 and float32, one file or shards: the same tensors, bit by bit."""
+    path = make_tfb(request.getfixturevalue(base), kind)
+    AutoModelForCausalLM.from_pretrained(path, dtype="auto").save_pretrained(tmp_path)
+    expected, got = ({n: t for f in p.glob("*.safetensors") for n, t in load_file(f).items()} for p in (path, tmp_path))
+    assert got.keys() == expected.keys()
+    assert all(got[name].dtype == expected[name].dtype and torch.equal(got[name], expected[name]) for name in got)
+    noise = [AutoModelForCausalLM.from_pretrained(p).noise for p in (path, tmp_path)]
+    assert noise[0] == noise[1]
+    assert noise[0].bayes_noise == kind
+
+
 def test_loading_keeps_the_basis_and_casts_it(tiny_llama_tfb_path: Path) -> None:
     stored = load_file(tiny_llama_tfb_path / BASIS_SHARD)[NAME]
     for dtype in (torch.float32, torch.bfloat16):
@@ -56,10 +74,11 @@ def test_loading_keeps_the_basis_and_casts_it(tiny_llama_tfb_path: Path) -> None
 
 
 def test_a_fresh_model_computes_its_basis() -> None:
-    shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    model = AutoModelForCausalLM.from_config(
-        TFBLlamaConfig(**shape, num_key_value_heads=1, vocab_size=50, bayes_noise="left", basis_idx=[1, 3])
-    )
+    keys: dict[str, Any] = {
+        "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "vocab_size": 50, "bayes_noise": "left", "basis_idx": [1, 3],
+    }  # fmt: skip
+    model = AutoModelForCausalLM.from_config(TFBLlamaConfig(**keys))
     model.compute_basis()
     projection = model.model.layers[0].self_attn.v_proj
     assert torch.equal(projection.basis_vectors, basis_vectors(projection.weight, [1, 3], "left"))

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference import reference_uncertainties, worst_error
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -19,6 +18,7 @@ from transformers import (
 
 from bayesian_transformer.generation import GenerateUncertaintyOutput, expand_seeds
 from bayesian_transformer.uncertainty import FIELDS, Uncertainty
+from tests.reference import reference_uncertainties, worst_error
 
 SAMPLES = 4
 
@@ -39,6 +39,7 @@ def ragged_prompts(lengths: tuple[int, ...], seed: int = 0) -> dict[str, Tensor]
 def check_output(model: Any, prompts: dict[str, Tensor], output: GenerateUncertaintyOutput, seeds: list[int]) -> float:
     """Worst error over the rows of a batch; tokens after the end must be NaN."""
     width, noise, worst = prompts["input_ids"].shape[1], model.noise, 0.0
+    assert output.uncertainties is not None
     table = output.uncertainties.stack().numpy()
     assert table.shape == (len(seeds), output.sequences.shape[1] - width, len(FIELDS))
     for row, seed in enumerate(seeds):
@@ -225,15 +226,18 @@ def test_generation_from_the_mixture(tiny_llama_tfb_path: Path) -> None:
     assert torch.equal(again, output.sequences)  # also without asking for uncertainties
 
 
-def test_bfloat16_runs_near_float32(smollm2_tfb_path: Path) -> None:
-    prompts = AutoTokenizer.from_pretrained(smollm2_tfb_path)("The capital of France is", return_tensors="pt")
-    totals = [
-        load(smollm2_tfb_path, dtype=dtype)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_bfloat16_runs_near_float32(smollm2_tfb_path: Path, attention: str) -> None:
+    tokenizer, texts = AutoTokenizer.from_pretrained(smollm2_tfb_path), ["The capital of France is", "Two plus"]
+    prompts = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
+    exact, rough = (
+        load(smollm2_tfb_path, dtype=dtype, attn_implementation=attention)
         .generate(**prompts, max_new_tokens=1, do_sample=False, output_uncertainties=True, noise_seed=1)
-        .uncertainties.total
+        .uncertainties
         for dtype in (torch.float32, torch.bfloat16)
-    ]
-    torch.testing.assert_close(totals[1], totals[0], rtol=0.05, atol=0.05)
+    )
+    torch.testing.assert_close(rough.total, exact.total, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(rough.epistemic, exact.epistemic, rtol=0.3, atol=0.01)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +246,8 @@ def test_bfloat16_runs_near_float32(smollm2_tfb_path: Path) -> None:
         ({"num_beams": 2}, "beam_search"),
         ({"noise_seed": [1, 2]}, "2 noise seeds for 1 sequences"),
         ({"prompt_lookup_num_tokens": 2}, "assisted_generation"),
+        ({"guidance_scale": 1.5}, "guidance_scale"),
+        ({"custom_generate": lambda *_, **__: None}, "custom_generate"),
     ],
 )
 def test_refused_settings(tiny_llama_tfb_path: Path, options: dict[str, Any], message: str) -> None:
@@ -251,7 +257,20 @@ def test_refused_settings(tiny_llama_tfb_path: Path, options: dict[str, Any], me
     assert not model._forward_hooks  # nothing is left behind
 
 
+def test_switches_of_generate_that_cannot_be_off(tiny_llama_tfb_path: Path) -> None:
+    """An option beside a whole config wins in transformers; these three must not."""
+    model, settings = load(tiny_llama_tfb_path), GenerationConfig(max_new_tokens=2)
+    options = {"return_dict_in_generate": False, "use_cache": False, "disable_compile": False}
+    output = model.generate(
+        torch.tensor([[5, 6, 7]]), settings, output_uncertainties=True, noise_seed=np.int64(4), **options
+    )
+    prompts = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    assert check_output(model, prompts, output, [4]) <= 1
+    assert settings.to_diff_dict().keys() == GenerationConfig(max_new_tokens=2).to_diff_dict().keys()  # left alone
+
+
 def test_seeds_wrap_to_64_bits() -> None:
+    assert expand_seeds(list(np.array([2**62 + 3, -1])), 2).tolist() == [2**62 + 3, -1]
     assert expand_seeds(2**64 - 1, 2).tolist() == [-1, 0]
     assert expand_seeds([3, 2**63], 2).tolist() == [3, -(2**63)]
     assert expand_seeds(None, 2).tolist() == expand_seeds(None, 2).tolist()

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference import reference_uncertainties, worst_error
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -30,6 +29,7 @@ from bayesian_transformer.noise import standard_normal
 from bayesian_transformer.particles import ParticleNoise, particle_logits
 from bayesian_transformer.scoring import score, score_batch
 from bayesian_transformer.uncertainty import FIELDS
+from tests.reference import reference_uncertainties, worst_error
 
 TINY = {
     "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -91,7 +91,7 @@ def brute_force(model: BayesianForCausalLMModel, prompt: list[int], new: list[in
 def noise_hook(noise: Any, counter: list[Tensor], site: int) -> Any:
     seed, position, _, sample = counter
 
-    def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+    def hook(module: Any, args: tuple[Tensor], output: Tensor) -> Tensor:
         x, weight = args[0], module.weight.T if type(module).__name__ == "Conv1D" else module.weight
         if noise.bayes_noise in ("right", "left"):
             width = module.basis_vectors.shape[1] if noise.bayes_noise == "right" else output.shape[-1]
@@ -150,7 +150,7 @@ def test_wrapping_gives_the_numbers_of_the_tfb_model(tiny_qwen2_path: Path, make
     tfb_path = make_tfb(tiny_qwen2_path, kind)
     tfb = AutoModelForCausalLM.from_pretrained(tfb_path, num_samples=3)
     base = AutoModelForCausalLM.from_pretrained(tiny_qwen2_path)
-    call = {"max_new_tokens": 4, "output_uncertainties": True, "noise_seed": 6}
+    call: dict[str, Any] = {"max_new_tokens": 4, "output_uncertainties": True, "noise_seed": 6}
     prompt = torch.tensor([[50, 60, 70, 80]])
     expected = tfb.generate(prompt, **call)
     computed = BayesianForCausalLMModel.wrap(base, num_samples=3, bayes_noise=kind)
@@ -191,6 +191,34 @@ def test_save_and_load_round_trip(tmp_path: Path) -> None:
     assert torch.equal(a.uncertainties.stack(), b.uncertainties.stack())
     half = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert half.lm.model.layers[0].self_attn.qkv_proj.basis_vectors.dtype == torch.bfloat16
+
+
+def test_generation_settings_and_attention_survive_saving(tmp_path: Path) -> None:
+    """The tokens that end a response are often known to generation_config.json only."""
+    lm = tiny_model(Phi3Config(**TINY))
+    lm.generation_config.eos_token_id = [2, 7, 9]
+    model = BayesianForCausalLMModel.wrap(lm, ["qkv_proj"], rank=3, num_samples=3)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    assert again.lm.generation_config.eos_token_id == [2, 7, 9]
+    assert again.lm.config._attn_implementation == "eager"
+    ids = torch.tensor([[5, 6]])
+    a, b = (m.generate(ids, max_new_tokens=6, output_uncertainties=True, noise_seed=1) for m in (model, again))
+    assert torch.equal(a.sequences, b.sequences)
+    torch.testing.assert_close(a.uncertainties.stack(), b.uncertainties.stack(), rtol=1e-3, atol=1e-5, equal_nan=True)
+
+
+def test_switches_of_the_wrapper() -> None:
+    model = BayesianForCausalLMModel.wrap(tiny_model(MistralConfig(**TINY)), rank=3, num_samples=3)
+    assert model.num_samples == 3
+    call: dict[str, Any] = {"prompt_ids": [5, 6], "response_ids": [7], "seed": 1}
+    weak = score(model, **call).epistemic
+    model.set_sigma(0.5)
+    assert score(model, **call).epistemic > weak > 0
+    with pytest.raises(ValueError, match="bayes_sigma"):
+        model.set_sigma(-1.0)
+    model.set_sample(False)
+    assert score(model, **call).epistemic == 0
 
 
 def test_full_sliding_window_is_refused() -> None:

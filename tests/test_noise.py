@@ -1,11 +1,14 @@
 """The counter-based noise: known answers of the block cipher, independence of shape, and the distribution."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from torch import Tensor
 
 from bayesian_transformer.noise import noise_key, philox4x32, site_index, standard_normal
 
@@ -24,9 +27,16 @@ INT64 = st.integers(-(2**63), 2**63 - 1)
         ),
     ],
 )
-def test_philox_gives_the_known_answers_of_random123(counter: tuple, key: tuple, expected: tuple) -> None:
-    words = philox4x32(tuple(torch.tensor(c) for c in counter), tuple(torch.tensor(k) for k in key))
+def test_philox_gives_the_known_answers_of_random123(
+    counter: Sequence[int], key: Sequence[int], expected: Sequence[int]
+) -> None:
+    k0, k1 = (torch.tensor(word) for word in key)
+    words = philox4x32(four_tensors(*counter), (k0, k1))
     assert tuple(word.item() for word in words) == expected
+
+
+def four_tensors(a: int, b: int, c: int, d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return torch.tensor(a), torch.tensor(b), torch.tensor(c), torch.tensor(d)
 
 
 def plain_philox(counter: list[int], key: list[int]) -> list[int]:
@@ -43,7 +53,7 @@ def plain_philox(counter: list[int], key: list[int]) -> list[int]:
 def test_normals_are_the_box_muller_transform_of_plain_integers(
     seed: int, position: int, site: int, sample: int
 ) -> None:
-    z = standard_normal(*(torch.tensor(v) for v in (seed, position, site, sample)), width=10)
+    z = standard_normal(*four_tensors(seed, position, site, sample), width=10)
     expected = []
     for block in range(3):
         words = plain_philox([block, position, site, sample], [seed % 2**32, (seed >> 32) % 2**32])
@@ -56,7 +66,7 @@ def test_normals_are_the_box_muller_transform_of_plain_integers(
 
 @given(seed=INT64, width=st.integers(1, 40), block=st.integers(0, 5))
 def test_a_slice_equals_the_whole(seed: int, width: int, block: int) -> None:
-    arguments = [torch.tensor(v) for v in (seed, 7, 3, 1)]
+    arguments = four_tensors(seed, 7, 3, 1)
     whole = standard_normal(*arguments, width=4 * block + width)
     assert torch.equal(standard_normal(*arguments, width=width, start=4 * block), whole[4 * block :])
 
@@ -71,7 +81,7 @@ def test_each_element_depends_on_its_own_counter_only() -> None:
 
 
 def test_noise_is_standard_normal_and_uncorrelated_between_counters() -> None:
-    axes = [torch.arange(20)[:, None, None, None], torch.arange(25)[:, None, None], torch.arange(10)[:, None]]
+    axes = torch.arange(20)[:, None, None, None], torch.arange(25)[:, None, None], torch.arange(10)[:, None]
     z = standard_normal(*axes, torch.arange(1, 6), 8).double()  # 200,000 values
     assert stats.kstest(z.flatten().numpy(), "norm").pvalue > 1e-3
     for axis in range(z.dim()):
@@ -82,7 +92,7 @@ def test_noise_is_standard_normal_and_uncorrelated_between_counters() -> None:
 
 def test_start_must_be_a_whole_block() -> None:
     with pytest.raises(ValueError, match="multiple of 4"):
-        standard_normal(*(torch.tensor(0) for _ in range(4)), width=4, start=2)
+        standard_normal(*four_tensors(0, 0, 0, 0), width=4, start=2)
 
 
 @given(st.integers(-(2**70), 2**70))

@@ -1,6 +1,7 @@
 """`python -m bayesian_transformer.score`: good lines are scored, bad ones reported, runs resume."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ LINES = [
     '{"prompt": "x", "response": ""}',
     '{"prompt": "x", "response": " y"}',
 ]
+NOT_UTF8 = b'{"prompt": "x", "response": "\xff"}\n'
 
 
 def run(model: Path, source: Path, output: Path, *options: str) -> Result:
@@ -27,7 +29,7 @@ def run(model: Path, source: Path, output: Path, *options: str) -> Result:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "texts.jsonl"
-    path.write_text("\n".join(LINES) + "\n")
+    path.write_bytes("\n".join(LINES).encode() + b"\n" + NOT_UTF8)
     return path
 
 
@@ -41,7 +43,8 @@ def test_good_lines_are_scored_and_bad_ones_reported(tiny_llama_tfb_path: Path, 
     assert result.exit_code == 1
     assert f"{source}:2: not valid JSON" in result.stderr
     assert f"{source}:5: the response is empty" in result.stderr
-    assert "2 failed" in result.stdout
+    assert f"{source}:7: not valid UTF-8" in result.stderr
+    assert "3 failed" in result.stdout
     scored = rows(output)
     assert [row["line"] for row in scored] == [1, 3, 6]
     assert [row["seed"] for row in scored] == [0, 9, 0]
@@ -93,9 +96,31 @@ def test_bad_options_are_one_line(tiny_llama_path: Path, source: Path, tmp_path:
         assert message in result.stderr
 
 
+def test_input_is_not_taken_for_output(tiny_llama_tfb_path: Path, source: Path) -> None:
+    before = source.read_bytes()
+    result = run(tiny_llama_tfb_path, source, source)
+    assert result.exit_code == 2
+    assert "--output is the --input file" in result.stderr
+    assert source.read_bytes() == before
+
+
+def test_damaged_model_and_unknown_device_are_one_line(tiny_llama_tfb_path: Path, source: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(tiny_llama_tfb_path, tmp_path / "damaged"))
+    shard = next(damaged.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:1000])
+    for model, device, message in [(damaged, "cpu", shard.name), (tiny_llama_tfb_path, "abacus", "--device abacus")]:
+        result = run(model, source, tmp_path / "scores.jsonl", "--device", device)
+        assert result.exit_code == 1
+        assert [message in line for line in result.stderr.splitlines() if line.startswith("Error")] == [True]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"prompt": "a", "response": "a", "seed": ' + "9" * 5000 + "}", "not valid JSON"),
+        ('{"prompt": "a", "response": "a", "id": "\\ud800"}', "not valid UTF-8"),
         ("[1]", "expected a JSON object"),
         ('{"prompt": "a"}', "response"),
         ('{"prompt": "a", "response": 3}', "response"),
@@ -110,4 +135,4 @@ def test_bad_options_are_one_line(tiny_llama_path: Path, source: Path, tmp_path:
 )
 def test_bad_lines_say_why(line: str, message: str) -> None:
     with pytest.raises(BadLine, match=message):
-        parse_line(line, 0)
+        parse_line(line.encode(), 0)

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from reference import reference_uncertainties, worst_error
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig
 
+from bayesian_transformer import BayesianForCausalLMModel
 from bayesian_transformer.scoring import ScoredText, ScoringRequest, encode, score, score_batch, score_texts
 from bayesian_transformer.uncertainty import FIELDS, TokenUncertainty
+from tests.reference import reference_uncertainties, worst_error
 
 PROMPTS = [[40, 50, 60, 70, 80], [41], [42, 52]]
 RESPONSES = [[90, 91, 92, 93], [94, 95, 96, 97, 98, 99, 100], [101]]
@@ -89,16 +90,25 @@ def test_no_more_logits_than_the_chunk(tiny_llama_tfb_path: Path) -> None:
     rows: list[int] = []
     model.lm_head.register_forward_hook(lambda m, a, out: rows.append(out.shape[:-1].numel()))
     score(model, [40] * 30, [41] * 20, seed=0, chunk_rows=12)
-    assert rows == [1, *[4, 8] * 5]  # the prompt's last row, then 4 positions: clean and 2 noisy samples
+    assert rows == [4, 8] * 5  # 4 positions at a time, clean and 2 noisy samples; none of the prompt
     rows.clear()
     ids, mask, response = padded("right")
     score_batch(model, ids, mask, response, SEEDS, chunk_rows=1)  # a row for each sequence and sample is the least
     assert max(rows) == 6
 
 
+def test_a_batch_of_texts_keeps_to_the_chunk(tiny_llama_tfb_path: Path) -> None:
+    model, tokenizer = load(tiny_llama_tfb_path), AutoTokenizer.from_pretrained(tiny_llama_tfb_path)
+    rows: list[int] = []
+    model.lm_head.register_forward_hook(lambda m, a, out: rows.append(out.shape[:-1].numel()))
+    requests = [ScoringRequest("a b c", " d e f g", seed) for seed in range(8)]
+    assert len(list(score_texts(model, tokenizer, requests, batch_size=8, chunk_rows=2 * SAMPLES))) == 8
+    assert max(clean + noisy for clean, noisy in zip(rows[::2], rows[1::2], strict=True)) <= 2 * SAMPLES
+
+
 def test_overrides_and_silent_model(tiny_llama_tfb_path: Path) -> None:
     model = load(tiny_llama_tfb_path)
-    call = {"prompt_ids": PROMPTS[0], "response_ids": RESPONSES[0], "seed": 1}
+    call: dict[str, Any] = {"prompt_ids": PROMPTS[0], "response_ids": RESPONSES[0], "seed": 1}
     changed = score(model, **call, num_samples=6, sigma=0.4)
     model.config.num_samples = 6
     model.set_sigma(0.4)
@@ -160,6 +170,43 @@ def test_text_that_does_not_round_trip_is_refused(tiny_llama_tfb_path: Path) -> 
         encode(tokenizer, ScoringRequest("A", "Upper"))
 
 
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (ScoringRequest("a", "\ud800"), "surrogates not allowed"),
+        (ScoringRequest("\ud800", "a"), "surrogates not allowed"),
+        (ScoringRequest([{"role": "user", "content": "\ud800"}], "a"), "surrogates not allowed"),
+        (ScoringRequest([{"role": "robot", "content": "a"}], "a"), "no robots"),
+        (ScoringRequest([], "a"), "empty conversation"),
+    ],
+)
+def test_what_the_tokenizer_cannot_take_is_refused(
+    tiny_llama_tfb_path: Path, request_: ScoringRequest, message: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama_tfb_path)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'robot' %}{{ raise_exception('no robots') }}{% endif %}"
+        "{{ m.content }}{% endfor %}"
+    )
+    with pytest.raises(ValueError, match=message):
+        encode(tokenizer, request_)
+
+
+def test_texts_longer_than_a_sliding_window_stand_as_failures(tiny_llama_tfb_path: Path) -> None:
+    shape: dict[str, Any] = {
+        "vocab_size": 49152, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 8,
+    }  # fmt: skip
+    lm = AutoModelForCausalLM.from_config(MistralConfig(**shape)).eval()
+    model = BayesianForCausalLMModel.wrap(lm, rank=4, num_samples=SAMPLES)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama_tfb_path)
+    requests = [ScoringRequest("a b", " c" * count) for count in (7, 6)]
+    too_long, longest = score_texts(model, tokenizer, requests)
+    assert "2 + 7 tokens, more than the 8" in str(too_long)
+    assert isinstance(longest, ScoredText)
+    assert longest.uncertainties.epistemic.min() > 0
+
+
 def test_bad_arguments(tiny_llama_tfb_path: Path) -> None:
     model = load(tiny_llama_tfb_path)
     with pytest.raises(ValueError, match="at least one token"):
@@ -169,6 +216,9 @@ def test_bad_arguments(tiny_llama_tfb_path: Path) -> None:
     with pytest.raises(ValueError, match="num_samples"):
         score(model, [5], [6], seed=0, num_samples=0)
     ids, mask, response = padded("left")
+    for token in (-1, 49152):
+        with pytest.raises(ValueError, match=r"input_ids must lie in \[0, 49152\)"):
+            score(model, [5], [token], seed=0)
     with pytest.raises(ValueError, match="seeds"):
         score_batch(model, ids, mask, response, [1])
     with pytest.raises(ValueError, match="padding or the first token"):

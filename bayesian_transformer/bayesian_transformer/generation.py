@@ -7,7 +7,7 @@ and so do the clean numbers: the tokens are those of plain generate.
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -19,6 +19,7 @@ from transformers.generation import GenerationMode, StoppingCriteriaList
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from .config import NoiseConfig
+from .noise import noise_key
 from .particles import NoisyProjection, ParticleNoise, particle_logits
 from .uncertainty import FIELDS, TokenUncertainty, Uncertainty, mixture_logits, token_uncertainty
 
@@ -56,10 +57,10 @@ def expand_seeds(seeds: Seeds | None, count: int) -> Tensor:
     """One int64 seed for each of `count` sequences: an int counts up from itself, None starts at torch's seed."""
     if seeds is None:
         seeds = torch.initial_seed() & (2**63 - 1)
-    values = [seeds + row for row in range(count)] if isinstance(seeds, int) else list(seeds)
+    values = list(map(int, seeds)) if isinstance(seeds, Iterable) else [int(seeds) + row for row in range(count)]
     if len(values) != count:
         raise ValueError(f"{len(values)} noise seeds for {count} sequences; give one for each, or a single integer")
-    return torch.tensor([(value + 2**63) % 2**64 - 2**63 for value in values], dtype=torch.int64)
+    return torch.tensor([noise_key(value) for value in values], dtype=torch.int64)
 
 
 class StepRecorder:
@@ -139,13 +140,15 @@ def generate_with_uncertainties(
 ) -> GenerateUncertaintyOutput:
     """Run `generate`, that of the causal LM `model`, and add the uncertainties of the new tokens to its result.
 
-    The KV cache is always on and torch.compile off: the weight samples read the cache between the steps.
+    The KV cache is always on and torch.compile off: the weight samples read the cache between the steps. The model is
+    hooked while this runs, so it must not run in two threads at once.
     """
     _check_mode(model, generation_config, kwargs)
     forced = {"return_dict_in_generate": True, "disable_compile": True, "use_cache": True}
     if generation_config:  # transformers wants all options in one place
         generation_config = copy.deepcopy(generation_config)
         generation_config.update(**forced)
+        kwargs = {name: value for name, value in kwargs.items() if name not in forced}
     else:
         kwargs |= forced
     recorder = StepRecorder(projections, noise, noise_seed)
@@ -156,13 +159,15 @@ def generate_with_uncertainties(
 
 
 def _check_mode(model: PreTrainedModel, config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
-    """ValueError unless the call is greedy search or sampling."""
+    """ValueError unless the call is greedy search or sampling with one clean forward per step."""
     settings = copy.deepcopy(config) if config else GenerationConfig()
     settings.update(**model.generation_config.to_dict(), defaults_only=True)
     settings.update(**kwargs)
     mode = settings.get_generation_mode(kwargs.get("assistant_model"))
     if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
         raise ValueError(f"uncertainties come with greedy search and sampling; {mode.value} is not supported")
+    if settings.guidance_scale not in (None, 1) or kwargs.get("custom_generate"):
+        raise ValueError("uncertainties come without guidance_scale and custom_generate; leave them out")
 
 
 def _valid_columns(attention_mask: Any, batch: int, columns: int) -> Tensor:

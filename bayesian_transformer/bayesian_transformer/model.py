@@ -17,7 +17,14 @@ import torch
 from huggingface_hub.dataclasses import strict
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from .checkpoint import BASIS, tensor_files
 from .config import DEFAULT_RANK, NoiseConfig, NoiseKeys
@@ -89,6 +96,7 @@ class NoisyModelMixin:
                 f"{path}: tensor {name} has shape {list(found)} where config.json asks for {list(expected)}; "
                 "convert the model again, or set bayes_noise and basis_idx as it was converted"
             )
+        model.causal_lm.generation_config = model.generation_config
         if model.noise.bayes_noise in NOISE_KINDS:
             for projection in model.noisy_projections:
                 projection.check_basis(model.noise.rank, model.noise.bayes_noise)
@@ -144,8 +152,11 @@ class BayesianLMConfig(NoiseKeys, PreTrainedConfig):
         super().__post_init__(**kwargs)
 
 
-class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel):
-    """A causal LM of transformers, `lm`, whose modules named in `config.target_modules` carry noise."""
+class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin):
+    """A causal LM of transformers, `lm`, whose modules named in `config.target_modules` carry noise.
+
+    A module that fuses several projections (`qkv_proj`) carries noise in all its outputs, keys included.
+    """
 
     config_class = BayesianLMConfig
     base_model_prefix = "lm"
@@ -159,6 +170,7 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel):
         if config.text_config is None:
             raise ValueError("BayesianLMConfig needs text_config, the config of the base model")
         self.lm = AutoModelForCausalLM.from_config(config.text_config) if lm is None else lm
+        self.generation_config = self.lm.generation_config
         self._attach_basis()
         self.post_init()
 

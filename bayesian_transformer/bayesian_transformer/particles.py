@@ -111,7 +111,8 @@ class ParticleNoise:
         def add_noise(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             x = args[0].reshape(*positions.shape, self.particles, -1)
             noise = self._low_rank if self.config.bayes_noise in NOISE_KINDS else self._full_rank
-            return (output.float() + noise(site, projection, x, positions).view_as(output)).to(output.dtype)
+            added = noise(site, projection, x, positions.to(x.device))
+            return (output.float() + added.view_as(output)).to(output.dtype)
 
         return add_noise
 
@@ -123,7 +124,7 @@ class ParticleNoise:
             alike = [s for s in range(site, len(widths)) if widths[s] == widths[site]]
             group = alike[: max(1, _DRAW_ELEMENTS // (x[..., 0].numel() * widths[site]))]
             self._draws.update(zip(group, self._normal(group, positions, widths[site]), strict=True))
-        return low_rank_noise(x, projection.basis, self._draws.pop(site), sigma, kind)
+        return low_rank_noise(x, projection.basis, self._draws.pop(site).to(x.device), sigma, kind)
 
     def _full_rank(self, site: int, projection: NoisyProjection, x: Tensor, positions: Tensor) -> Tensor:
         """x E^T with E ~ N(0, sigma^2) [out, in], times W for self-scaling: one E per seed and weight sample."""

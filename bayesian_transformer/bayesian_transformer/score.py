@@ -9,7 +9,7 @@ be scored are reported by number; all others are scored, and the exit status is 
 """
 
 import json
-import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,26 +19,29 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from .checkpoint import tensor_files
 from .config import NoiseConfig
-from .files import append_jsonl, drop_torn_line, read_jsonl
+from .files import append_jsonl, drop_torn_line, dumps, read_jsonl
 from .model import NoisyModelMixin
 from .scoring import CHUNK_ROWS, ScoredText, ScoringRequest, noise_settings, score_texts
 from .uncertainty import FIELDS
 
 SCHEMA_VERSION = 1
-logger = logging.getLogger(__name__)
 
 
 class BadLine(ValueError):
     """An input line that cannot be scored; the message says why."""
 
 
-def parse_line(line: str, seed: int) -> tuple[dict[str, Any], ScoringRequest]:
+def parse_line(line: bytes, seed: int) -> tuple[dict[str, Any], ScoringRequest]:
     """The object on an input line and the request it makes. BadLine says what is wrong with it."""
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise BadLine(f"not valid JSON ({error.msg} at column {error.colno})") from error
+        record = json.loads(line.decode("utf-8"))
+        dumps(record).encode("utf-8")  # the output line repeats it
+    except UnicodeError as error:
+        raise BadLine(f"not valid UTF-8 ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise BadLine(f"not valid JSON ({error})") from error
     if not isinstance(record, dict):
         raise BadLine(f"expected a JSON object, got {type(record).__name__}")
     if not isinstance(record.get("response"), str):
@@ -65,9 +68,9 @@ def _are_messages(value: Any) -> bool:
 class Scoring:
     """One run over a file: what is done already, what failed, and the settings that every output line records."""
 
-    def __init__(self, output: Path, noise: NoiseConfig, model_path: str, seed: int) -> None:
+    def __init__(self, output: Path, noise: NoiseConfig, seed: int, **settings: str) -> None:
         self.output, self.seed, self.failures = output, seed, 0
-        self.settings = {"num_samples": noise.effective_samples, "bayes_sigma": noise.bayes_sigma, "model": model_path}
+        self.settings = {"num_samples": noise.effective_samples, "bayes_sigma": noise.bayes_sigma, **settings}
         drop_torn_line(output)
         self.done = {row.get("line"): row for row in read_jsonl(output)} if output.exists() else {}
         for number, row in self.done.items():
@@ -75,7 +78,7 @@ class Scoring:
             if changed:
                 raise ValueError(f"{output}: line {number} was scored with {changed}; choose another --output")
 
-    def requests(self, lines: list[str], source: Path) -> Iterator[tuple[int, dict[str, Any], ScoringRequest]]:
+    def requests(self, lines: list[bytes], source: Path) -> Iterator[tuple[int, dict[str, Any], ScoringRequest]]:
         """The lines still to score; bad ones are reported and counted."""
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -92,7 +95,7 @@ class Scoring:
 
     def fail(self, source: Path, number: int, error: ValueError) -> None:
         self.failures += 1
-        click.echo(f"{source}:{number}: {error}", err=True)
+        tqdm.write(f"{source}:{number}: {error}", file=sys.stderr)  # above the progress bar
 
     def write(self, number: int, record: dict[str, Any], request: ScoringRequest, scored: ScoredText) -> None:
         arrays = {name: getattr(scored.uncertainties, name).tolist() for name in FIELDS}
@@ -109,16 +112,19 @@ class Scoring:
 def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
     """A model with noisy projections, in evaluation mode. ClickException if `path` holds something else."""
     try:
+        if Path(path).is_dir():
+            tensor_files(Path(path))  # a damaged file gets a clearer message here than from transformers
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
     except (OSError, ValueError) as error:
-        if not Path(path).is_dir():
-            raise click.ClickException(
-                f"--model-path {path}: no such folder, nor a model that was downloaded"
-            ) from error
-        raise click.ClickException(f"--model-path {path}: {str(error).splitlines()[0]}") from error
+        known = Path(path).is_dir()
+        reason = str(error).splitlines()[0] if known else "no such folder, nor a model that was downloaded"
+        raise click.ClickException(f"--model-path {path}: {reason}") from error
     if not isinstance(model, NoisyModelMixin):
         raise click.ClickException(f"--model-path {path}: is no TFB model; convert it with convert_to_tfb.py")
-    return model.to(device).eval()  # type: ignore[attr-defined]
+    try:
+        return model.to(device).eval()  # type: ignore[attr-defined]
+    except (AssertionError, RuntimeError) as error:  # a torch without CUDA raises the former
+        raise click.ClickException(f"--device {device}: {str(error).splitlines()[0]}") from error
 
 
 @click.command()
@@ -134,12 +140,14 @@ def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 def main(source: Path, output: Path, model_path: str, dtype: str, device: str, seed: int, **settings: Any) -> None:
     """Score the responses of a JSON Lines file; `python -m pydoc bayesian_transformer.score` describes the format."""
+    if output.exists() and output.samefile(source):
+        raise click.UsageError("--output is the --input file; choose another")
     model = load_model(model_path, dtype, device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_path)
         noise = noise_settings(model, settings["num_samples"], settings["sigma"])
-        scoring = Scoring(output, noise, model_path, seed)
-        todo = list(scoring.requests(source.read_text(encoding="utf-8").split("\n"), source))
+        scoring = Scoring(output, noise, seed, model=model_path, dtype=dtype)
+        todo = list(scoring.requests(source.read_bytes().split(b"\n"), source))
         results = score_texts(model, tokenizer, [request for *_, request in todo], **settings)
         for (number, record, request), scored in zip(tqdm(todo, unit="text"), results, strict=True):
             if isinstance(scored, ScoredText):
