@@ -11,8 +11,8 @@ from vllm.model_executor.models.utils import extract_layer_index
 from ..config import NoiseConfig
 from ..layers import check_basis
 from ..noise import PROJECTIONS
-from ..uncertainty import mixture_logits
 from .attention import install
+from .kernels import mixture_logits
 from .particles import Particles, QKVNoise, perturb_output
 
 _BASIS_SUFFIX = ".basis_vectors"

@@ -16,6 +16,7 @@ from vllm.utils.torch_utils import direct_register_custom_op
 
 from ..config import NoiseConfig
 from ..noise import PROJECTIONS, site_index, standard_normal
+from .kernels import use_kernels
 
 
 class Particles:
@@ -45,10 +46,20 @@ class Particles:
         self._seed = self.seeds[: len(last)].repeat(self.per_request)
         self._row_sample = self._sample.repeat_interleave(len(last))
         if self.noise.bayes_noise == "right":
-            # One draw for all layers: [L, P, 2, r] as [L, P, 2r].
-            seed, position, sample = (t[:, None] for t in (self._seed, self._position, self._row_sample))
-            self._right_noise = standard_normal(seed, position, self._sites, sample, self.noise.rank).flatten(-2)
+            self._right_noise = self._draw_right_noise(last, positions).flatten(-2)
         return torch.cat([embeddings, embeddings[rows]]), torch.cat([positions, self._position])
+
+    def _draw_right_noise(self, last: Tensor, positions: Tensor) -> Tensor:
+        """One draw for all layers: float32 [L, P, 2, r]."""
+        if use_kernels(positions):
+            from .noise_kernels import draw_noise
+
+            shape = (len(self._sites), len(self._row_sample), len(PROJECTIONS), self.noise.rank)
+            z = torch.empty(shape, device=positions.device)
+            draw_noise(z, self.seeds[: len(last)], positions[last])
+            return z
+        seed, position, sample = (t[:, None] for t in (self._seed, self._position, self._row_sample))
+        return standard_normal(seed, position, self._sites, sample, self.noise.rank)
 
     def right_noise(self, layer: int) -> Tensor:
         """z for the q basis and the v basis of a layer, side by side: float32 [P, 2r]."""
@@ -58,6 +69,11 @@ class Particles:
         """z for the outputs [start, start + width) of a projection: float32 [P, width]."""
         site = self._sites[layer, 0, projection]
         return standard_normal(self._seed, self._position, site, self._row_sample, width, start)
+
+    def request_counters(self) -> tuple[Tensor, Tensor]:
+        """Noise seed and position of each request, int64 [B]; those of the first weight sample's rows."""
+        requests = len(self._seed) // self.per_request
+        return self._seed[:requests], self._position[:requests]
 
     def _last_rows(self, device: torch.device) -> Tensor:
         """Row of each request's last token in the token batch, int64 [B]."""
@@ -113,7 +129,11 @@ class QKVNoise:
     def add(self, qkv: Tensor, x: Tensor) -> None:
         """Perturb the particle rows of `qkv` [rows, q + k + v] in place; x [rows, hidden] is the layer's input."""
         first, sigma = self.particles.num_tokens, self.particles.noise.bayes_sigma
-        qkv, x = qkv[first:], x[first:].float()
+        qkv, x = qkv[first:], x[first:]
+        if use_kernels(qkv):
+            self._add_fused(qkv, x)
+            return
+        x = x.float()
         if self.is_right:
             scale = sigma * torch.linalg.vector_norm(x, dim=-1, keepdim=True)
             qkv.addmm_((self.particles.right_noise(self.layer) * scale).to(qkv.dtype), self.basis)
@@ -123,6 +143,20 @@ class QKVNoise:
         for projection, (size, start) in enumerate(zip(self.sizes, self.starts, strict=True)):
             z = self.particles.left_noise(self.layer, projection, size, start)
             qkv[:, self._output(projection)] += scale[:, projection, None] * z
+
+    def _add_fused(self, qkv: Tensor, x: Tensor) -> None:
+        """`add` on a GPU, one kernel instead of many."""
+        from .noise_kernels import add_left_noise, add_right_noise
+
+        particles, sizes = self.particles, (self.sizes[0], self.sizes[1])
+        if self.is_right:
+            z = particles.right_noise(self.layer)
+            add_right_noise(qkv, x, self.basis, z, particles.noise.bayes_sigma, sizes)
+            return
+        inner = (x.float() @ self.basis.float()).unflatten(-1, (len(PROJECTIONS), -1))
+        scale = particles.noise.bayes_sigma * torch.linalg.vector_norm(inner, dim=-1)
+        seed, position = particles.request_counters()
+        add_left_noise(qkv, scale, seed, position, self.layer, sizes, (self.starts[0], self.starts[1]))
 
     def _output(self, projection: int) -> slice:
         """Where a projection's outputs lie in the fused output."""

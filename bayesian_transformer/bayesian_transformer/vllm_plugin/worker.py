@@ -12,7 +12,7 @@ from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from ..noise import noise_key
-from ..uncertainty import token_uncertainty
+from .kernels import token_uncertainty
 from .outputs import pack
 
 if current_platform.is_cpu():
