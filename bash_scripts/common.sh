@@ -156,6 +156,11 @@ launch() {
     echo "$label: ${group:+GPU $group, }log in $log"
 }
 
+# Why a process failed: the error near the end of its log, which shutting down may have written more behind, or the end.
+last_words() {
+    tail -n 30 -- "$1" | grep -E '^[A-Za-z.]*Error: ' || tail -n 3 -- "$1"
+}
+
 # Wait for the processes of `launch`; return 1 if one failed.
 wait_for_all() {
     local i status failed=0
@@ -164,8 +169,8 @@ wait_for_all() {
         wait "${pids[i]}" || status=$?
         if ((status)); then
             failed=1
-            echo "${labels[i]}: FAILED with status $status; the log ${logs[i]} ends with:" >&2
-            tail -n 3 -- "${logs[i]}" | sed 's/^/    /' >&2
+            echo "${labels[i]}: FAILED with status $status; see the log ${logs[i]}:" >&2
+            last_words "${logs[i]}" | sed 's/^/    /' >&2
         else
             echo "${labels[i]}: done"
         fi

@@ -66,6 +66,8 @@ if ((GENERATE)); then
 fi
 command=("$PYTHON" "$ROOT/eval/eval_scaling_test_multi_gpu.py" --dataset "$DATASET" --model "$MODEL" --seed "$SEED"
     --p_val "$P_VAL" --n-particles "$N_PARTICLES" --mode "$MODE" --results-dir "$RESULTS_DIR")
+# Says which problems have no results, and the gold answers if the results lack them.
+if file=$(dataset_file "$DATASET" 2>/dev/null); then command+=(--dataset-path "$file"); fi
 [[ -z ${EVAL_DIR:-} ]] || command+=(--output-dir "$EVAL_DIR")
 [[ -z ${WORKERS:-} ]] || command+=(--workers "$WORKERS")
 finish_with "${command[@]}" "$@"

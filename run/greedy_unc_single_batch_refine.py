@@ -49,8 +49,7 @@ def resume(run: Run, path: Path) -> set[str]:
     drop_torn_line(path)
     if settings_path.exists() and any(part.stat().st_size for part in path.parent.glob("batch_results_*.jsonl")):
         check_same(str(settings_path), read_settings(settings_path), settings)
-    else:
-        write_json(settings_path, settings)
+    write_json(settings_path, settings | {"dataset_problems": run.dataset_problems})
     finished = set()
     for record in read_greedy_file(path) if path.exists() else []:
         name = question_id(record)

@@ -152,6 +152,8 @@ def test_order_of_verdicts_is_that_of_the_pairs(grader: Grader) -> None:
 CANONICAL = [
     ["1/2", "0.5", r"\frac12", r"\dfrac{1}{2}", ".50", r"\frac{2}{4}", "½", "50/100"],
     ["5", "x = 5", "5.0", r"5 \text{ cm}", r"\$5", "5%", r"\sqrt{25}", "2+3"],
+    ["7", "3 + 4 = 7", "7 x 1 = 7", r"14 \div 2 = \sqrt{49}"],
+    ["0=0"],
     ["1234", "1,234", r"1{,}234", "1234.00"],
     [r"2\sqrt{3}", r"\sqrt{12}", r"\frac{6}{\sqrt{3}}", r"2 \cdot 3^{1/2}"],
     ["(x+1)^2", "x^2+2x+1", "1+2x+x^2", r"(x+1)(1+x)"],
@@ -166,6 +168,7 @@ CANONICAL = [
     ["Evelyn", r"\text{Evelyn}", "evelyn"],
     ["52_8", "52_{8}"],
     ["5x - 7y + 4 = 0", "-5x + 7y - 4 = 0", "10x - 14y = -8"],
+    ["2x = 6"],
     [r"\frac{1}{"],  # stands for itself
 ]
 

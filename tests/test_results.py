@@ -16,6 +16,7 @@ from bayesian_transformer.uncertainty import FIELDS
 from run.utils.results import (
     answer_text,
     check_same,
+    count_problems,
     greedy_path,
     greedy_record,
     load_problems,
@@ -34,10 +35,10 @@ SETTINGS = {"seed": 96, "num_samples": 5, "bayes_sigma": 0.1, "model": "m", "sch
 PROBLEM = {"unique_id": "test/algebra/1.json", "problem": "1 + 1?", "answer": "2", "level": 3}
 
 
-def completion(rows: list[list[float]], finish_reason: str = "stop") -> Any:
+def completion(rows: list[list[Any]], finish_reason: str = "stop") -> Any:
     """What vLLM and the plugin return for a response whose eight quantities per token are `rows`."""
     ids = [100 + i for i in range(len(rows))]
-    tokens = [{token_id: Uncertainty(*row, decoded_token="x")} for token_id, row in zip(ids, rows, strict=True)]
+    tokens = [{token_id: Uncertainty(*row)} for token_id, row in zip(ids, rows, strict=True)]
     return SimpleNamespace(
         text="x" * len(rows), token_ids=tuple(ids), finish_reason=finish_reason, uncertainties=tokens
     )
@@ -236,3 +237,7 @@ def test_sole_writer_releases(tmp_path: Path) -> None:
     for _ in range(2):
         with sole_writer(tmp_path / "new" / "f.jsonl"):
             assert not (tmp_path / "new" / "f.jsonl").exists()
+
+
+def test_count_problems_counts_repeats_once_and_rows_without_an_id_each() -> None:
+    assert count_problems([PROBLEM, {"problem": "a"}, PROBLEM, {"problem": "a"}, {"unique_id": 1}]) == 4

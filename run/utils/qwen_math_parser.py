@@ -204,7 +204,8 @@ def _canonical(value: Basic | MatrixBase) -> str:
     if isinstance(value, Union | Conjunction):
         return f"{type(value).__name__}({','.join(sorted(map(_canonical, value.args)))})"
     if isinstance(value, Eq):
-        return _canonical(value.rhs) if _is_name(value.lhs) else _canonical_equation(value)
+        is_value = _is_name(value.lhs) or _is_number(value.lhs)
+        return _canonical(value.rhs) if is_value else _canonical_equation(value)
     if isinstance(value, Set | Relational):
         return str(value.canonical if isinstance(value, Relational) else value)
     return _canonical_number(value) if _is_number(value) else str(cancel(together(expand(value.doit()))))

@@ -82,6 +82,17 @@ def load_problems(path: Path) -> list[dict[str, Any]]:
     return problems
 
 
+def count_problems(problems: Sequence[Mapping[str, Any]]) -> int:
+    """How many different problems there are: rows that share an id are one, a row without an id is one of its own."""
+    ids: set[str | int] = set()
+    for index, problem in enumerate(problems):
+        try:
+            ids.add(question_id(problem))
+        except ValueError:
+            ids.add(index)
+    return len(ids)
+
+
 def _content(problem: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(problem.get(key) for key in ("problem", "question", "answer"))
 
