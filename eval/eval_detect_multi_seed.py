@@ -21,7 +21,7 @@ from eval.utils.bootstrap import DEFAULT_DRAWS
 from eval.utils.detection import SeedRun, load_run
 from eval.utils.evaluation import evaluate
 from eval.utils.length import DEFAULT_STRATA
-from eval.utils.notes import evaluation_notes
+from eval.utils.notes import evaluation_notes, made_with
 from eval.utils.options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS, SeveralValues, seeds_in_range
 from eval.utils.report import Report, text_table, write_report
 from eval.utils.scores import DEFAULT_WINDOW
@@ -66,6 +66,8 @@ def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, *
                 "dataset": dataset,
                 "seeds": [run.seed for run in runs],
                 "missing_seeds": sorted(missing),
+                "num_samples": made_with(runs, "num_samples"),
+                "bayes_sigma": made_with(runs, "bayes_sigma"),
                 "results": [str(folders[run.seed]) for run in runs],
                 "bootstrap_draws": options["bootstrap"],
                 "length_strata": options["length_strata"],

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import bayesian_transformer
 from bayesian_transformer.files import write_json
+from eval.utils.notes import name_some
 from eval.utils.options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS
 from eval.utils.plots import save_figure
 from eval.utils.report import write_csv
@@ -77,7 +78,7 @@ def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, *
         absent = sorted(set(gold) - {problem.question_id for problem in problems})
         notes = scaling_notes(problems)
         if absent:
-            notes.append(f"{len(absent)} of {len(gold)} problems of {options['dataset_path']} have no usable results")
+            notes.append(f"{len(absent)} of {len(gold)} problems have no usable results: {name_some(absent)}")
         origin = {"model": model, "dataset": dataset, **choice, "results": str(folder)}
         found = {"failures": failures, "without_results": absent, "notes": notes}
         name = f"{model}_{dataset}_seed{options['seed']}_p{share_text(options['p_val'])}_{options['mode']}_scaling"

@@ -59,7 +59,8 @@ def write_greedy(root: Path, seed: int, problems: int = 120, chance: float = 0.6
     rng = np.random.default_rng([seed, problems])
     path = greedy_path(root, MODEL, DATASET, seed, 0, problems)
     for index in range(problems):
-        append_jsonl(path, greedy_record(problem(index), "prompt", response(rng, index, chance), SETTINGS))
+        settings = SETTINGS | {"seed": seed}
+        append_jsonl(path, greedy_record(problem(index), "prompt", response(rng, index, chance), settings))
     return path
 
 

@@ -7,14 +7,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
 
-from bayesian_transformer.files import append_jsonl, read_jsonl
+from bayesian_transformer.files import append_jsonl, read_jsonl, write_json
 from eval.eval_detect_multi_seed import main
 from eval.utils.options import repeat_option
 from tests.eval_results import DATASET, MODEL, write_greedy
@@ -25,23 +27,25 @@ FILES = {
     "report.html", "auroc.png", "roc.png", "risk_coverage.png", "score_length.png",
 }  # fmt: skip
 
+Evaluated = tuple[dict[int, Path], Path, Result]  # files by seed, report folder, output
 
-def run(root, *args):
+
+def run(root: Path, *args: Any) -> Result:
     common = ["--dataset", DATASET, "--model", MODEL, "--results-dir", str(root), "--bootstrap", "50", "--workers", "1"]
     return CliRunner().invoke(main, [*common, *map(str, args)])
 
 
-def report_folder(root):
+def report_folder(root: Path) -> Path:
     (folder,) = (root / "eval").iterdir()
     return folder
 
 
-def table(path):
+def table(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def rewrite(path, change):
+def rewrite(path: Path, change: Callable[[int, dict[str, Any]], object]) -> None:
     """Apply `change(index, record)` to every stored record."""
     records = read_jsonl(path)
     path.unlink()
@@ -51,7 +55,7 @@ def rewrite(path, change):
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory):
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
     root = tmp_path_factory.mktemp("results")
     files = {seed: write_greedy(root, seed) for seed in (96, 89, 64)}
     result = run(root, "--seeds", 96, 89, 64)
@@ -59,14 +63,14 @@ def evaluated(tmp_path_factory):
     return files, report_folder(root), result
 
 
-def test_the_report_folder_has_every_file_and_a_timestamp(evaluated):
+def test_the_report_folder_has_every_file_and_a_timestamp(evaluated: Evaluated) -> None:
     _, folder, result = evaluated
     assert {path.name for path in folder.iterdir()} == FILES
     assert re.fullmatch(rf"{MODEL}_{DATASET}_\d{{8}}_\d{{6}}", folder.name)
     assert result.stdout.rstrip().endswith(str(folder / "report.html"))
 
 
-def test_published_columns_equal_an_independent_computation_with_sklearn(evaluated):
+def test_published_columns_equal_an_independent_computation_with_sklearn(evaluated: Evaluated) -> None:
     files, folder, _ = evaluated
     rows = {int(row["seed"]): row for row in table(folder / "detailed_results.csv")}
     assert sorted(rows) == [64, 89, 96]
@@ -96,7 +100,7 @@ def test_published_columns_equal_an_independent_computation_with_sklearn(evaluat
                     assert row[f"top{percent}_{name}"] == pytest.approx(top.mean())
 
 
-def test_summary_is_mean_and_sample_deviation_over_seeds(evaluated):
+def test_summary_is_mean_and_sample_deviation_over_seeds(evaluated: Evaluated) -> None:
     _, folder, _ = evaluated
     rows = table(folder / "detailed_results.csv")
     for line in table(folder / "summary_statistics.csv"):
@@ -108,7 +112,7 @@ def test_summary_is_mean_and_sample_deviation_over_seeds(evaluated):
     assert float(lines["auc_tu"]["low"]) < float(lines["auc_tu"]["mean"]) < float(lines["auc_tu"]["high"])
 
 
-def test_response_scores_are_one_row_per_seed_and_response(evaluated):
+def test_response_scores_are_one_row_per_seed_and_response(evaluated: Evaluated) -> None:
     files, folder, _ = evaluated
     rows = table(folder / "response_scores.csv")
     assert len(rows) == 120 * len(files)
@@ -116,25 +120,26 @@ def test_response_scores_are_one_row_per_seed_and_response(evaluated):
 
 
 class Page(html.parser.HTMLParser):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.links, self.tags = [], []
+        self.links: list[str | None] = []
+        self.tags: list[str] = []
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.links += [value for name, value in attrs if name in ("src", "href")]
 
 
-def test_the_page_is_self_contained(evaluated):
+def test_the_page_is_self_contained(evaluated: Evaluated) -> None:
     _, folder, _ = evaluated
     page = Page()
     page.feed((folder / "report.html").read_text())
     assert len(page.links) == 4
-    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert all(link is not None and link.startswith("data:image/png;base64,") for link in page.links)
     assert not {"script", "link"} & set(page.tags)
 
 
-def test_what_comes_from_the_user_is_escaped(tmp_path):
+def test_what_comes_from_the_user_is_escaped(tmp_path: Path) -> None:
     path = write_greedy(tmp_path, 1, problems=20)
     rewrite(
         path,
@@ -146,7 +151,7 @@ def test_what_comes_from_the_user_is_escaped(tmp_path):
     assert "&lt;script&gt;alert(0)" in page
 
 
-def test_a_missing_seed_is_said_in_every_place_and_in_the_exit_status(tmp_path):
+def test_a_missing_seed_is_said_in_every_place_and_in_the_exit_status(tmp_path: Path) -> None:
     write_greedy(tmp_path, 5, problems=30)
     result = run(tmp_path, "--seeds_range", 4, 5)
     assert result.exit_code == 1
@@ -159,7 +164,7 @@ def test_a_missing_seed_is_said_in_every_place_and_in_the_exit_status(tmp_path):
     assert lines["auc_tu"]["std"] == ""  # one seed has no deviation
 
 
-def test_one_label_is_nan_with_its_reason(tmp_path):
+def test_one_label_is_nan_with_its_reason(tmp_path: Path) -> None:
     write_greedy(tmp_path, 1, problems=25, chance=0.0)
     result = run(tmp_path, "--seeds", 1)
     assert result.exit_code == 0, result.output
@@ -169,10 +174,10 @@ def test_one_label_is_nan_with_its_reason(tmp_path):
     assert "NaN" in result.stdout
 
 
-def test_missing_values_and_constant_scores_are_named_and_the_rest_is_evaluated(tmp_path):
+def test_missing_values_and_constant_scores_are_named_and_the_rest_is_evaluated(tmp_path: Path) -> None:
     path = write_greedy(tmp_path, 1, problems=40)
 
-    def change(index, record):
+    def change(index: int, record: dict[str, Any]) -> None:
         record["epistemic"] = [0.0] * len(record["epistemic"])
         if index < 3:
             record["self_certainty"][0] = None
@@ -195,11 +200,11 @@ def test_missing_values_and_constant_scores_are_named_and_the_rest_is_evaluated(
     assert float(row["auc_ce"]) == pytest.approx(roc_auc_score(right, [np.mean(r["self_certainty"]) for r in records]))
 
 
-def test_undecided_answers_are_counted_and_count_as_wrong(tmp_path):
+def test_undecided_answers_are_counted_and_count_as_wrong(tmp_path: Path) -> None:
     path = write_greedy(tmp_path, 1, problems=30)
     answers = ["x" * 3000, "9^{9^{9^{9^9}}}"]
 
-    def change(index, record):
+    def change(index: int, record: dict[str, Any]) -> None:
         if index < len(answers):
             record["text"] = rf"\boxed{{{answers[index]}}}"
 
@@ -218,7 +223,7 @@ def test_undecided_answers_are_counted_and_count_as_wrong(tmp_path):
     assert float(line["correct_samples"]) == sum(row["verdict"] == "right" for row in rows.values())
 
 
-def test_seeds_with_different_problems_are_said(tmp_path):
+def test_seeds_with_different_problems_are_said(tmp_path: Path) -> None:
     write_greedy(tmp_path, 1, problems=30)
     write_greedy(tmp_path, 2, problems=28)
     result = run(tmp_path, "--seeds", 1, 2)
@@ -235,14 +240,14 @@ def test_seeds_with_different_problems_are_said(tmp_path):
         (["--seeds", 1, "x"], "'x' is not a valid integer"),
     ],
 )
-def test_bad_options_are_one_line(tmp_path, args, message):
+def test_bad_options_are_one_line(tmp_path: Path, args: list[Any], message: str) -> None:
     result = run(tmp_path, *args)
     assert result.exit_code != 0
     assert message in result.stderr
     assert "Traceback" not in result.output
 
 
-def test_a_broken_record_is_named(tmp_path):
+def test_a_broken_record_is_named(tmp_path: Path) -> None:
     path = write_greedy(tmp_path, 1, problems=20)
     rewrite(path, lambda i, record: record.update(text=None) if i == 4 else None)
     result = run(tmp_path, "--seeds", 1)
@@ -250,24 +255,55 @@ def test_a_broken_record_is_named(tmp_path):
     assert "response sums_4: 'text' is not a text" in result.stderr
 
 
-def test_several_values_of_one_option():
+def test_several_values_of_one_option() -> None:
     args = ["--seeds", "96", "89", "--model", "m", "--seeds", "64"]
     assert repeat_option(args, ["--seeds"]) == [
         "--seeds", "96", "--seeds", "89", "--model", "m", "--seeds", "64",
     ]  # fmt: skip
 
 
-def test_two_processes_with_other_hash_seeds_write_the_same_files(tmp_path):
+def test_two_processes_with_other_hash_seeds_write_the_same_files(tmp_path: Path) -> None:
     write_greedy(tmp_path, 1, problems=40)
     contents = []
     for hash_seed in ("1", "2"):
         output = tmp_path / hash_seed
-        command = [sys.executable, SCRIPT, "--dataset", DATASET, "--model", MODEL, "--seeds", "1", "--bootstrap", "20"]
+        command = [sys.executable, str(SCRIPT), "--dataset", DATASET, "--model", MODEL, "--seeds", "1"]
         subprocess.run(
-            [*command, "--results-dir", tmp_path, "--output-dir", output],
+            [*command, "--bootstrap", "20", "--results-dir", str(tmp_path), "--output-dir", str(output)],
             env=os.environ | {"PYTHONHASHSEED": hash_seed}, check=True, capture_output=True,
         )  # fmt: skip
         (folder,) = output.iterdir()
         contents.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert contents[0] == contents[1]
     assert set(contents[0]) == FILES
+
+
+def test_problems_of_the_data_set_without_a_response_are_said(tmp_path: Path) -> None:
+    folder = write_greedy(tmp_path, 1, problems=30).parent
+    write_json(folder / "settings.json", {"dataset_problems": 33})
+    result = run(tmp_path, "--seeds", 1)
+    assert "seed 1: only 30 of the 33 problems of the data set have a response" in result.stderr
+    write_json(folder / "settings.json", {"dataset_problems": 30})
+    assert "of the data set" not in run(tmp_path, "--seeds", 1).stderr
+
+
+def test_responses_of_other_settings_or_seeds_are_said(tmp_path: Path) -> None:
+    write_greedy(tmp_path, 1, problems=30)
+    rewrite(write_greedy(tmp_path, 2, problems=30), lambda i, record: record.update(num_samples=3, seed=1))
+    result = run(tmp_path, "--seeds", 1, 2)
+    assert "not comparable: the responses were made with different num_samples: 5, 3" in result.stderr
+    assert "seed 2: its folder holds responses made with seed 1" in result.stderr
+    assert json.loads((report_folder(tmp_path) / "metadata.json").read_text())["num_samples"] == [5, 3]
+
+
+def test_a_handful_of_one_label_is_said(tmp_path: Path) -> None:
+    rewrite(write_greedy(tmp_path, 1, problems=30), lambda i, r: r.update(answer="-5") if i > 3 else None)
+    assert "answers are right: too few for rankings and intervals to mean much" in run(tmp_path, "--seeds", 1).stderr
+
+
+def test_the_same_note_of_several_seeds_is_one(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_greedy(tmp_path, seed, problems=25, chance=0.0)
+    stderr = run(tmp_path, "--seeds", 1, 2).stderr
+    assert "seeds 1, 2: all 25 answers are wrong" in stderr
+    assert stderr.count("all 25 answers are wrong") == 1

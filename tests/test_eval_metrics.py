@@ -1,11 +1,13 @@
 """Ranking metrics beside sklearn and beside plain loops over random orders of tied responses."""
 
 import itertools
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
 
@@ -13,6 +15,7 @@ from eval.utils.bootstrap import bootstrap_weights, interval
 from eval.utils.length import length_residual, length_strata, stratified_auroc
 from eval.utils.metrics import (
     TOP_PERCENTS,
+    Array,
     accuracy_at,
     auprc,
     aurc,
@@ -22,12 +25,14 @@ from eval.utils.metrics import (
     ranking_metrics,
 )
 
+Data = tuple[Array, NDArray[np.bool_]]  # scores and labels
 
-def ones(size):
+
+def ones(size: int) -> NDArray[np.int32]:
     return np.ones((1, size), dtype=np.int32)
 
 
-def responses(min_size=2, max_size=30):
+def responses(min_size: int = 2, max_size: int = 30) -> st.SearchStrategy[Data]:
     """Scores on a coarse grid, so that ties are common, with labels."""
     pairs = st.tuples(st.integers(-4, 4).map(lambda v: v / 4), st.booleans())
     return st.lists(pairs, min_size=min_size, max_size=max_size).map(
@@ -39,7 +44,7 @@ both_labels = responses().filter(lambda data: 0 < data[1].sum() < len(data[1]))
 
 
 @given(both_labels)
-def test_auroc_and_auprc_equal_sklearn(data):
+def test_auroc_and_auprc_equal_sklearn(data: Data) -> None:
     score, right = data
     ranking = rank(score, right, ones(len(score)))
     precision, recall, _ = precision_recall_curve(right, score)
@@ -48,7 +53,7 @@ def test_auroc_and_auprc_equal_sklearn(data):
 
 
 @given(both_labels, st.randoms(use_true_random=False))
-def test_a_weighting_equals_repeating_the_responses(data, random):
+def test_a_weighting_equals_repeating_the_responses(data: Data, random: Random) -> None:
     score, right = data
     weights = np.array([[random.randint(0, 3) for _ in score]])
     repeated_score, repeated_right = np.repeat(score, weights[0]), np.repeat(right, weights[0])
@@ -62,7 +67,7 @@ def test_a_weighting_equals_repeating_the_responses(data, random):
     assert weighted["auprc"][0] == pytest.approx(auc(recall, precision), abs=1e-12)
 
 
-def accuracies_over_all_orders(score, right):
+def accuracies_over_all_orders(score: Array, right: NDArray[np.bool_]) -> Array:
     """Accuracy of the k most confident for k = 1..n, averaged over every order of tied responses."""
     order = np.argsort(-score, kind="stable")
     groups = [list(group) for _, group in itertools.groupby(order, key=lambda index: score[index])]
@@ -75,7 +80,7 @@ def accuracies_over_all_orders(score, right):
 
 @settings(max_examples=60, deadline=None)
 @given(responses(1, 6))
-def test_top_accuracy_and_aurc_are_expectations_over_orders_of_ties(data):
+def test_top_accuracy_and_aurc_are_expectations_over_orders_of_ties(data: Data) -> None:
     score, right = data
     expected = accuracies_over_all_orders(score, right)
     ranking = rank(score, right, ones(len(score)))
@@ -86,7 +91,7 @@ def test_top_accuracy_and_aurc_are_expectations_over_orders_of_ties(data):
 
 
 @given(both_labels)
-def test_prr_is_one_for_the_perfect_ranking_zero_without_ranking_and_as_defined(data):
+def test_prr_is_one_for_the_perfect_ranking_zero_without_ranking_and_as_defined(data: Data) -> None:
     score, right = data
     weights = ones(len(score))
     perfect = aurc(rank(right.astype(float), right, weights))[0]
@@ -103,22 +108,22 @@ def test_prr_is_one_for_the_perfect_ranking_zero_without_ranking_and_as_defined(
 
 
 @pytest.mark.parametrize("label", [True, False])
-def test_one_label_makes_the_two_label_metrics_nan_and_leaves_the_others(label):
+def test_one_label_makes_the_two_label_metrics_nan_and_leaves_the_others(label: bool) -> None:
     right = np.full(5, label)
-    metrics = ranking_metrics(rank(np.arange(5.0), right, ones(5)))
+    metrics = ranking_metrics(rank(np.arange(5, dtype=np.float64), right, ones(5)))
     for name in ("auc", "auprc", "prr"):
         assert np.isnan(metrics[name][0])
     assert metrics["top50"][0] == float(label)
     assert metrics["aurc"][0] == pytest.approx(1 - label)
 
 
-def test_no_response_gives_nan_everywhere():
+def test_no_response_gives_nan_everywhere() -> None:
     metrics = ranking_metrics(rank(np.zeros(0), np.zeros(0, dtype=bool), ones(0)))
     assert all(np.isnan(value[0]) for value in metrics.values())
 
 
 @given(both_labels, st.randoms(use_true_random=False))
-def test_stratified_auroc_counts_the_pairs_within_strata(data, random):
+def test_stratified_auroc_counts_the_pairs_within_strata(data: Data, random: Random) -> None:
     score, right = data
     strata = np.array([random.randint(0, 2) for _ in score])
     concordant, pairs = 0.0, 0
@@ -131,7 +136,7 @@ def test_stratified_auroc_counts_the_pairs_within_strata(data, random):
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=200), st.integers(1, 12))
-def test_length_strata_are_ordered_keep_equal_lengths_together_and_are_not_too_many(lengths, count):
+def test_length_strata_are_ordered_and_keep_equal_lengths_together(lengths: list[int], count: int) -> None:
     tokens = np.array(lengths)
     strata = length_strata(tokens, count)
     assert len(set(strata)) <= count
@@ -139,28 +144,28 @@ def test_length_strata_are_ordered_keep_equal_lengths_together_and_are_not_too_m
     assert (np.diff(strata[np.argsort(tokens, kind="stable")]) >= 0).all()
 
 
-def test_length_strata_of_distinct_lengths_are_equal_shares():
+def test_length_strata_of_distinct_lengths_are_equal_shares() -> None:
     strata = length_strata(np.random.default_rng(0).permutation(100), 10)
     assert np.bincount(strata).tolist() == [10] * 10
 
 
 @given(st.lists(st.tuples(st.integers(1, 500), st.floats(-100, 100)), min_size=3, max_size=50))
-def test_length_residual_equals_least_squares(rows):
+def test_length_residual_equals_least_squares(rows: list[tuple[int, float]]) -> None:
     tokens, score = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
     design = np.stack([np.ones(len(rows)), tokens], axis=1)
     expected = score - design @ np.linalg.lstsq(design, score, rcond=None)[0]
     np.testing.assert_allclose(length_residual(score, tokens), expected, atol=1e-6)
 
 
-def test_a_score_that_is_a_line_in_the_length_ranks_nothing_once_length_is_out():
+def test_a_score_that_is_a_line_in_the_length_ranks_nothing_once_length_is_out() -> None:
     rng = np.random.default_rng(1)
     tokens = rng.integers(10, 400, 300)
     right = rng.random(300) < 0.5
-    residual = length_residual(-0.37 * tokens + 0.11, tokens)
+    residual = length_residual((-0.37 * tokens + 0.11).astype(np.float64), tokens)
     assert auroc(rank(residual, right, ones(300)))[0] == 0.5
 
 
-def test_bootstrap_interval_agrees_with_the_normal_theory_of_auroc():
+def test_bootstrap_interval_agrees_with_the_normal_theory_of_auroc() -> None:
     rng = np.random.default_rng(2)
     right = rng.random(400) < 0.5
     score = rng.normal(size=400) + right
@@ -177,13 +182,13 @@ def test_bootstrap_interval_agrees_with_the_normal_theory_of_auroc():
     assert high == pytest.approx(value + 1.96 * error, abs=0.01)
 
 
-def test_bootstrap_weights_start_with_ones_and_keep_the_sample_size():
+def test_bootstrap_weights_start_with_ones_and_keep_the_sample_size() -> None:
     weights = bootstrap_weights(7, 50)
     assert (weights[0] == 1).all()
     assert (weights.sum(axis=1) == 7).all()
     assert (weights == bootstrap_weights(7, 50)).all()
 
 
-def test_interval_leaves_out_undefined_draws():
+def test_interval_leaves_out_undefined_draws() -> None:
     assert interval(np.array([np.nan, 1.0, 1.0])) == (1.0, 1.0)
     assert np.isnan(interval(np.array([np.nan]))).all()

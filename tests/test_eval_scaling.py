@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from bayesian_transformer.files import append_jsonl, write_json
 from eval.eval_scaling_test_multi_gpu import main, share_text
@@ -26,18 +28,18 @@ from tests.eval_results import DATASET, MODEL, problem, write_scaling
 SCRIPT = Path(__file__).resolve().parents[1] / "eval" / "eval_scaling_test_multi_gpu.py"
 
 
-def run(root, *args):
+def run(root: Path, *args: Any) -> Result:
     common = ["--dataset", DATASET, "--model", MODEL, "--results-dir", str(root), "--workers", "1"]
     return CliRunner().invoke(main, [*common, *map(str, args)])
 
 
-def summary(root, name):
+def summary(root: Path, name: str) -> dict[tuple[str, str, int], dict[str, str]]:
     with (root / "eval" / f"{MODEL}_{DATASET}_{name}_scaling_summary.csv").open(newline="") as file:
         return {(row["method"], row["score"], int(row["n"])): row for row in csv.DictReader(file)}
 
 
 @st.composite
-def problems(draw_):
+def problems(draw_: st.DrawFn) -> Problem:
     """Up to 12 responses, some without an answer or a value, with many ties."""
     count = draw_(st.integers(1, 12))
     answers = draw_(st.lists(st.integers(NO_ANSWER, 3), min_size=count, max_size=count))
@@ -50,7 +52,7 @@ def problems(draw_):
     return Problem(draw_(st.text(min_size=1, max_size=5)), classes, right, class_right, values, 0, 0)
 
 
-def winner_accuracy(votes, class_right):
+def winner_accuracy(votes: dict[int, float], class_right: NDArray[np.bool_]) -> float:
     """Accuracy of the answer with most votes, tied ones with equal probability."""
     if not votes:
         return 0.0
@@ -59,13 +61,14 @@ def winner_accuracy(votes, class_right):
     return sum(bool(class_right[answer]) for answer in tied) / len(tied)
 
 
-def plain_accuracy(item, index, score, p_val):
+def plain_accuracy(item: Problem, index: list[int], score: str, p_val: float) -> tuple[float, float, float]:
     """(majority, weighted, best of N) for one draw and score, with dictionaries and loops."""
     number = {i: -math.inf if math.isnan(v) else v for i, v in enumerate(item.values[list(SCORES).index(score)])}
     ordered = sorted(index, key=lambda i: -number[i])  # stable: ties in the order of the draw
     kept = ordered[: max(1, math.floor(p_val * len(index) + 1e-9))]
     voters = [i for i in kept if item.answers[i] != NO_ANSWER]
-    majority, weighted = defaultdict(float), defaultdict(float)
+    majority: dict[int, float] = defaultdict(float)
+    weighted: dict[int, float] = defaultdict(float)
     largest = max((number[i] for i in voters), default=0)
     for i in voters:
         majority[item.answers[i]] += 1
@@ -80,7 +83,7 @@ def plain_accuracy(item, index, score, p_val):
 
 @settings(max_examples=150, deadline=None)
 @given(problems(), st.integers(1, 14), st.sampled_from([0.05, 0.1, 0.5, 0.9, 1.0]))
-def test_votes_equal_plain_loops(item, size, p_val):
+def test_votes_equal_plain_loops(item: Problem, size: int, p_val: float) -> None:
     result = problem_accuracy(item, 96, size, 3, p_val)
     stored = len(item.answers)
     draws = draw(item.question_id, 96, stored, min(size, stored), 3)
@@ -94,7 +97,7 @@ def test_votes_equal_plain_loops(item, size, p_val):
         assert result["single", UNFILTERED][repeat] == pytest.approx(np.mean(item.right[index]))
 
 
-def test_weights_stay_defined_for_scores_of_any_size():
+def test_weights_stay_defined_for_scores_of_any_size() -> None:
     values = np.tile(np.array([-4000.0, -1.0, -4001.0]), (len(SCORES), 1))
     item = Problem(
         "q", np.array([0, NO_ANSWER, 1]), np.array([True, False, False]), np.array([True, False]), values, 0, 0
@@ -103,7 +106,7 @@ def test_weights_stay_defined_for_scores_of_any_size():
 
 
 @given(st.integers(1, 8), st.data())
-def test_pass_at_equals_counting_all_draws(stored, data):
+def test_pass_at_equals_counting_all_draws(stored: int, data: st.DataObject) -> None:
     right = data.draw(st.integers(0, stored))
     size = data.draw(st.integers(1, stored))
     subsets = list(itertools.combinations(range(stored), size))
@@ -111,7 +114,7 @@ def test_pass_at_equals_counting_all_draws(stored, data):
     assert pass_at(stored, right, size) == pytest.approx(expected)
 
 
-def test_draws_depend_on_their_arguments_alone_and_are_without_replacement():
+def test_draws_depend_on_their_arguments_alone_and_are_without_replacement() -> None:
     first = draw("math_7", 96, 40, 16, 5)
     assert (first == draw("math_7", 96, 40, 16, 5)).all()
     assert (first[:2] == draw("math_7", 96, 40, 16, 2)).all()
@@ -125,19 +128,21 @@ def test_draws_depend_on_their_arguments_alone_and_are_without_replacement():
 PINNED = [[7, 0, 1, 2]]
 
 
-def test_draws_are_uniform():
+def test_draws_are_uniform() -> None:
     counts = np.bincount(np.concatenate([draw(f"q{i}", 1, 8, 2, 10) for i in range(400)]).ravel(), minlength=8)
     assert np.abs(counts - 1000).max() < 5 * math.sqrt(1000)
 
 
-def test_sizes_are_powers_of_two_and_the_full_set():
+def test_sizes_are_powers_of_two_and_the_full_set() -> None:
     assert sizes(512) == [16, 32, 64, 128, 256, 512]
     assert sizes(100) == [16, 32, 64, 100]
-    assert sizes(16) == [16]
-    assert sizes(4) == [4]
+    assert sizes(17) == [16, 17]
+    assert sizes(16) == [1, 2, 4, 8, 16]
+    assert sizes(3) == [1, 2, 3]
+    assert sizes(1) == [1]
 
 
-def test_summary_equals_loops_over_the_files(tmp_path):
+def test_summary_equals_loops_over_the_files(tmp_path: Path) -> None:
     folder = write_scaling(tmp_path, 96, problems=12, n=32)
     result = run(tmp_path, "--n-particles", 32, "--p_val", 0.5)
     assert result.exit_code == 0, result.output
@@ -153,7 +158,8 @@ def test_summary_equals_loops_over_the_files(tmp_path):
                 for score, (section, sign) in names.items():
                     value = [sign * output[section][score] for output in record["outputs"]]
                     kept = sorted(index, key=lambda i: -value[i])[: size // 2]
-                    majority, weighted = defaultdict(int), defaultdict(float)
+                    majority: dict[str, int] = defaultdict(int)
+                    weighted: dict[str, float] = defaultdict(float)
                     for i in kept:
                         majority[texts[i]] += 1
                         weighted[texts[i]] += math.exp(value[i] - max(value[j] for j in kept))
@@ -173,7 +179,7 @@ def test_summary_equals_loops_over_the_files(tmp_path):
                 assert row["accuracy_std"] == ""
 
 
-def published(root, problems_, n):
+def published(root: Path, problems_: int, n: int) -> Path:
     """Files as the published code writes them: no answer, only the six uncertainties and two log-likelihoods."""
     folder = write_scaling(root, 96, problems_, n)
     for path in folder.glob("*.json"):
@@ -184,7 +190,7 @@ def published(root, problems_, n):
     return folder
 
 
-def test_published_files_are_read_with_the_answers_of_the_data_set(tmp_path):
+def test_published_files_are_read_with_the_answers_of_the_data_set(tmp_path: Path) -> None:
     published(tmp_path, 5, 16)
     dataset = tmp_path / "sums.jsonl"
     for index in range(6):
@@ -192,21 +198,21 @@ def test_published_files_are_read_with_the_answers_of_the_data_set(tmp_path):
     result = run(tmp_path, "--n-particles", 16, "--dataset-path", dataset)
     assert result.exit_code == 0, result.output
     assert "not stored in the results, so not evaluated: ce, dc, npe, nbir, length" in result.stderr
-    assert "1 of 6 problems of" in result.stderr
+    assert "1 of 6 problems have no usable results: sums_5" in result.stderr
     rows = summary(tmp_path, "seed96_p0.9_all")
-    assert {key[1] for key in rows} == {"none", "nau", "neu", "ntu", "nll", "ll"}
+    assert {key[1] for key in rows} == {"none", "nau", "neu", "ntu", "au", "eu", "tu", "nll", "ll"}
     metadata = json.loads((tmp_path / "eval" / f"{MODEL}_{DATASET}_seed96_p0.9_all_scaling_metadata.json").read_text())
     assert metadata["without_results"] == ["sums_5"]
 
 
-def test_published_files_without_the_data_set_say_what_to_give(tmp_path):
+def test_published_files_without_the_data_set_say_what_to_give(tmp_path: Path) -> None:
     published(tmp_path, 2, 4)
     result = run(tmp_path, "--n-particles", 4)
     assert result.exit_code == 1
     assert "no gold answer in the file or for its name in the data set; give --dataset-path" in result.stderr
 
 
-def test_ce_and_dc_come_from_per_token_values_if_that_is_all_there_is(tmp_path):
+def test_ce_and_dc_come_from_per_token_values_if_that_is_all_there_is(tmp_path: Path) -> None:
     folder = write_scaling(tmp_path, 96, 4, 16, per_token=True)
     assert run(tmp_path, "--n-particles", 16).exit_code == 0
     with_means = summary(tmp_path, "seed96_p0.9_all")
@@ -219,7 +225,7 @@ def test_ce_and_dc_come_from_per_token_values_if_that_is_all_there_is(tmp_path):
     assert summary(tmp_path, "seed96_p0.9_all") == with_means
 
 
-def test_broken_files_are_named_and_make_the_exit_status_non_zero(tmp_path):
+def test_broken_files_are_named_and_make_the_exit_status_non_zero(tmp_path: Path) -> None:
     folder = write_scaling(tmp_path, 96, 5, 4)
     (folder / "sums_0.json").write_text('{"prompt": "torn')
     (folder / "sums_1.json").write_text('{"outputs": []}')
@@ -236,7 +242,7 @@ def test_broken_files_are_named_and_make_the_exit_status_non_zero(tmp_path):
     assert len(metadata["failures"]) == 3
 
 
-def test_missing_values_short_problems_and_silent_responses_are_said(tmp_path):
+def test_missing_values_short_problems_and_silent_responses_are_said(tmp_path: Path) -> None:
     folder = write_scaling(tmp_path, 96, 4, 8)
     record = json.loads((folder / "sums_0.json").read_text())
     record["outputs"] = record["outputs"][:6]
@@ -251,7 +257,7 @@ def test_missing_values_short_problems_and_silent_responses_are_said(tmp_path):
     assert summary(tmp_path, "seed96_p0.9_all")["majority", "none", 8]["short_problems"] == "1"
 
 
-def test_undecided_answers_are_counted(tmp_path):
+def test_undecided_answers_are_counted(tmp_path: Path) -> None:
     folder = write_scaling(tmp_path, 96, 3, 4)
     record = json.loads((folder / "sums_0.json").read_text())
     record["outputs"][0]["text"] = r"\boxed{" + "x" * 3000 + "}"
@@ -260,7 +266,7 @@ def test_undecided_answers_are_counted(tmp_path):
     assert "1 of 12 responses could not be graded (undecided) and count as wrong, in problems sums_0" in result.stderr
 
 
-def test_an_empty_folder_says_what_is_there(tmp_path):
+def test_an_empty_folder_says_what_is_there(tmp_path: Path) -> None:
     write_scaling(tmp_path, 96, 1, 4)
     result = run(tmp_path, "--n-particles", 8)
     assert result.exit_code == 1
@@ -268,24 +274,24 @@ def test_an_empty_folder_says_what_is_there(tmp_path):
     assert "found: p4" in result.stderr
 
 
-def test_mode_limits_the_methods_and_names_the_file(tmp_path):
+def test_mode_limits_the_methods_and_names_the_file(tmp_path: Path) -> None:
     write_scaling(tmp_path, 96, 3, 4)
     assert run(tmp_path, "--n-particles", 4, "--mode", "pass", "--p_val", 0.1).exit_code == 0
     assert {key[0] for key in summary(tmp_path, "seed96_p0.1_pass")} == {"pass", "pass_expected"}
 
 
-def test_shares_of_one_decimal_have_the_published_name_and_others_their_own():
+def test_shares_of_one_decimal_have_the_published_name_and_others_their_own() -> None:
     assert [share_text(p) for p in (0.9, 0.1, 1.0, 0.05, 0.95)] == ["0.9", "0.1", "1.0", "0.05", "0.95"]
 
 
-def test_two_processes_with_other_hash_seeds_write_the_same_files(tmp_path):
+def test_two_processes_with_other_hash_seeds_write_the_same_files(tmp_path: Path) -> None:
     write_scaling(tmp_path, 96, 4, 32)
     contents = []
     for hash_seed in ("1", "2"):
         output = tmp_path / hash_seed
-        command = [sys.executable, SCRIPT, "--dataset", DATASET, "--model", MODEL, "--n-particles", "32"]
+        command = [sys.executable, str(SCRIPT), "--dataset", DATASET, "--model", MODEL, "--n-particles", "32"]
         subprocess.run(
-            [*command, "--results-dir", tmp_path, "--output-dir", output],
+            [*command, "--results-dir", str(tmp_path), "--output-dir", str(output)],
             env=os.environ | {"PYTHONHASHSEED": hash_seed}, check=True, capture_output=True,
         )  # fmt: skip
         contents.append({path.name: path.read_bytes() for path in output.iterdir()})

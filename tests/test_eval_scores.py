@@ -2,6 +2,7 @@
 
 import math
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ CONFIDENT = {"logprob", "self_certainty", "confidence"}
 
 
 @given(values, st.integers(1, 70))
-def test_sums_means_and_groups_equal_plain_python(numbers, window):
+def test_sums_means_and_groups_equal_plain_python(numbers: list[float], window: int) -> None:
     arrays = {name: np.array(numbers) * (i + 1) for i, name in enumerate(FIELDS)}
     scores = response_scores(arrays, len(numbers), window)
     assert set(scores) == {score.name for score in SCORES}
@@ -40,11 +41,11 @@ def test_sums_means_and_groups_equal_plain_python(numbers, window):
     assert scores["length"] == -len(numbers)
 
 
-def test_a_response_shorter_than_the_window_is_one_group():
+def test_a_response_shorter_than_the_window_is_one_group() -> None:
     assert group_means(np.array([1.0, 3.0]), 32).tolist() == [2.0]
 
 
-def test_a_value_that_is_not_finite_or_absent_makes_only_its_scores_nan():
+def test_a_value_that_is_not_finite_or_absent_makes_only_its_scores_nan() -> None:
     arrays = {name: np.ones(3) for name in FIELDS}
     arrays["self_certainty"] = np.array([1.0, np.nan, 1.0])
     del arrays["entropy"]
@@ -52,19 +53,19 @@ def test_a_value_that_is_not_finite_or_absent_makes_only_its_scores_nan():
     assert {name for name, value in scores.items() if math.isnan(value)} == {"ce", "ce_sum", "pe", "npe"}
 
 
-def test_no_token_gives_zero_sums_and_undefined_means():
+def test_no_token_gives_zero_sums_and_undefined_means() -> None:
     scores = response_scores({name: np.zeros(0) for name in FIELDS}, 0)
     for name, value in scores.items():
         assert value == 0 if BY_NAME[name].kind in ("sum", "length") else math.isnan(value)
 
 
-def test_null_in_a_stored_array_becomes_nan():
+def test_null_in_a_stored_array_becomes_nan() -> None:
     arrays = token_arrays({"total": [1.0, None]}, 2)
     assert np.isnan(arrays["total"]).tolist() == [False, True]
     assert set(arrays) == {"total"}
 
 
 @pytest.mark.parametrize(("bad", "message"), [([1.0], "one value per token"), (["x", "y"], "not a list of numbers")])
-def test_a_bad_array_is_named(bad, message):
+def test_a_bad_array_is_named(bad: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=rf"'entropy'.*{message}"):
         token_arrays({"entropy": bad}, 2)

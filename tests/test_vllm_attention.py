@@ -19,7 +19,9 @@ class Metadata:
         self.block_table = block_table
 
 
-def brute_force(query: np.ndarray, own_score: float, own_value: np.ndarray, keys: np.ndarray, values: np.ndarray):
+def brute_force(
+    query: np.ndarray, own_score: float, own_value: np.ndarray, keys: np.ndarray, values: np.ndarray
+) -> np.ndarray:
     scores = np.append(keys @ query, own_score)
     weights = np.exp(scores - scores.max())
     return (weights / weights.sum()) @ np.vstack([values, own_value])

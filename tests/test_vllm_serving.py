@@ -177,7 +177,7 @@ def test_merging_deltas_for_a_slow_consumer(llm: Any) -> None:
     (expected,) = llm.generate(token_prompts([prompt(10)]), request, use_tqdm=False)
     request.output_kind = RequestOutputKind.DELTA
     llm.llm_engine.add_request("slow", token_prompts([prompt(10)])[0], request)
-    merged = None
+    merged: Any = None
     while llm.llm_engine.has_unfinished_requests():
         for output in llm.llm_engine.step():
             if merged is None:

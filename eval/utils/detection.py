@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run.utils.grader import Grader, Verdict
-from run.utils.results import question_id, read_greedy
+from run.utils.results import question_id, read_greedy, read_settings
 
 from .metrics import Array
 from .scores import SCORES, response_scores, token_arrays
+
+MADE_WITH = ("seed", "num_samples", "bayes_sigma")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class SeedRun:
     verdicts: list[Verdict]
     tokens: NDArray[np.int64]
     truncated: NDArray[np.bool_]  # stopped at the token limit
+    made_with: dict[str, list[Any]]  # the values of MADE_WITH that occur in the records
+    dataset_problems: int | None  # in the data set when the responses were generated; None if that is not recorded
     scores: dict[str, Array]  # by score name; larger means more confident, NaN where there is no value
 
     @property
@@ -53,6 +57,11 @@ def load_run(seed: int, folder: Path, grader: Grader, window: int) -> SeedRun:
     return _seed_run(seed, records, verdicts, folder, window)
 
 
+def _dataset_problems(folder: Path) -> int | None:
+    path = folder / "settings.json"
+    return read_settings(path).get("dataset_problems") if path.exists() else None
+
+
 def _seed_run(seed: int, rows: Sequence[dict[str, Any]], verdicts: list[Verdict], folder: Path, window: int) -> SeedRun:
     tokens = np.array([len(row["token_ids"]) for row in rows], dtype=np.int64)
     values = []
@@ -67,5 +76,7 @@ def _seed_run(seed: int, rows: Sequence[dict[str, Any]], verdicts: list[Verdict]
         verdicts=verdicts,
         tokens=tokens,
         truncated=np.array([row.get("finish_reason") == "length" for row in rows], dtype=bool),
+        made_with={key: list(dict.fromkeys(row.get(key) for row in rows)) for key in MADE_WITH},
+        dataset_problems=_dataset_problems(folder),
         scores={score.name: np.array([value[score.name] for value in values]) for score in SCORES},
     )

@@ -14,7 +14,7 @@ from .metrics import Array, rank, ranking_metrics
 from .scores import SCORES
 
 Columns = dict[str, float]
-PUBLISHED_COLUMNS = ("total_samples", "correct_samples", "overall_accuracy")
+COUNTS = ("total_samples", "correct_samples")  # columns of whole numbers
 
 
 @dataclass(frozen=True)

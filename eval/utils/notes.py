@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from .detection import SeedRun
 from .evaluation import Evaluation
 from .scores import SCORES
 
+_FEW = 10  # of one label
 _SHOWN = 10  # ids named in a sentence; all of them are in metadata.json
 
 
@@ -19,14 +21,38 @@ def evaluation_notes(evaluation: Evaluation, missing: Mapping[int, Path], window
     if len(evaluation.runs) == 1:
         notes.append("one seed only: there is no standard deviation over seeds")
     everything = set().union(*(run.ids for run in evaluation.runs))
+    notes += _setting_notes(evaluation.runs)
+    seeds_of = defaultdict(list)
     for run in evaluation.runs:
         lacking = sorted(everything - set(run.ids))
         if lacking:
-            notes.append(f"seed {run.seed}: lacks {len(lacking)} of {len(everything)} problems: {name_some(lacking)}")
-        notes += _run_notes(run, window)
+            seeds_of[f"lacks {len(lacking)} of {len(everything)} problems: {name_some(lacking)}"].append(run.seed)
+        for note in _run_notes(run, window):
+            seeds_of[note].append(run.seed)
+    for note, seeds in seeds_of.items():
+        notes.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: {note}")
     worst = max((summary.undefined_draws for summary in evaluation.summary.values()), default=0)
     if worst:
         notes.append(f"up to {worst} bootstrap draws held one label only and are left out of the intervals")
+    return notes
+
+
+def made_with(runs: Sequence[SeedRun], key: str) -> list[Any]:
+    """The different values of a setting in all responses; one if all is well."""
+    return list(dict.fromkeys(value for run in runs for value in run.made_with[key]))
+
+
+def _setting_notes(runs: Sequence[SeedRun]) -> list[str]:
+    """Settings that differ where they should not: between seeds, or between a folder and what lies in it."""
+    notes = []
+    for key in ("num_samples", "bayes_sigma"):
+        values = made_with(runs, key)
+        if len(values) > 1:
+            notes.append(f"not comparable: the responses were made with different {key}: {', '.join(map(str, values))}")
+    for run in runs:
+        others = [str(value) for value in run.made_with["seed"] if value != run.seed]
+        if others:
+            notes.append(f"seed {run.seed}: its folder holds responses made with seed {', '.join(others)}")
     return notes
 
 
@@ -45,9 +71,15 @@ def missing_values(run: SeedRun) -> dict[str, list[str]]:
 def _run_notes(run: SeedRun, window: int) -> list[str]:
     size, right = len(run.ids), int(run.right.sum())
     notes = []
+    if run.dataset_problems is not None and size < run.dataset_problems:
+        notes.append(f"only {size} of the {run.dataset_problems} problems of the data set have a response")
     if right in (0, size):
         label = "right" if right else "wrong"
         notes.append(f"all {size} answers are {label}: AUROC, AUPRC and PRR need both labels and are NaN")
+    rarer = min(right, size - right)
+    if 0 < rarer < _FEW:
+        label = "right" if right == rarer else "wrong"
+        notes.append(f"only {rarer} of {size} answers are {label}: too few for rankings and intervals to mean much")
     if run.undecided:
         notes.append(
             f"{len(run.undecided)} of {size} answers could not be graded (undecided) and count as wrong: "
@@ -61,7 +93,7 @@ def _run_notes(run: SeedRun, window: int) -> list[str]:
     short = int((run.tokens < window).sum())
     if short:
         notes.append(f"{short} of {size} responses are shorter than the {window}-token window of dc_low and dc_bottom")
-    return [f"seed {run.seed}: {note}" for note in notes + _missing_notes(run) + _tie_notes(run)]
+    return notes + _missing_notes(run) + _tie_notes(run)
 
 
 def _missing_notes(run: SeedRun) -> list[str]:

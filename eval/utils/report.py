@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from bayesian_transformer.files import atomic_path, write_json
 
 from .bootstrap import LEVEL
-from .evaluation import Evaluation, Summary
+from .evaluation import COUNTS, Evaluation, Summary
 from .notes import missing_values
 from .plots import save_plots
 from .scores import SCORES
@@ -41,7 +41,11 @@ DEFINITIONS = (
     ("Residual", "AUROC of what a straight line in the token count leaves of the score."),
     ("Over length", "AUROC of the score minus AUROC of the token count, interval from the same bootstrap draws."),
     ("Undecided", "an answer that the grader could not decide within its limits; it counts as wrong."),
-    ("±", "sample standard deviation over the seeds (ddof = 1)."),
+    (
+        "±",
+        "sample standard deviation over the seeds (ddof = 1). Greedy texts are the same for every seed, so it is then "
+        "the spread of the weight samples' noise alone.",
+    ),
     ("[low, high]", f"{LEVEL}% percentile interval of the mean over seeds, from a bootstrap over problems."),
 )
 _TEMPLATES = Environment(
@@ -175,7 +179,10 @@ def write_report(report: Report, folder: Path) -> Path:
     write_json(folder / "metadata.json", report.metadata | {"notes": report.notes, "runs": _run_metadata(evaluation)})
     write_csv(
         folder / "detailed_results.csv",
-        [{"seed": seed, **columns} for seed, columns in evaluation.per_seed.items()],
+        [
+            {"seed": seed, **columns, **{name: int(columns[name]) for name in COUNTS}}
+            for seed, columns in evaluation.per_seed.items()
+        ],
     )
     write_csv(
         folder / "summary_statistics.csv",

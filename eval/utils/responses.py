@@ -22,6 +22,9 @@ SCORES: dict[str, tuple[tuple[str, ...], str | None, int]] = {
     "nau": (("uncertainties", "nau"), "aleatoric", -1),
     "neu": (("uncertainties", "neu"), "epistemic", -1),
     "ntu": (("uncertainties", "ntu"), "total", -1),
+    "au": (("uncertainties", "au"), None, -1),
+    "eu": (("uncertainties", "eu"), None, -1),
+    "tu": (("uncertainties", "tu"), None, -1),
     "nll": (("logprobs", "nll"), "logprob", 1),
     "ll": (("logprobs", "ll"), None, 1),
     "ce": (("scores", "ce"), "self_certainty", 1),
@@ -103,8 +106,8 @@ def _read(path: Path, gold: Mapping[str, str]) -> tuple[list[str | None], str, A
     outputs = record.get("outputs") if isinstance(record, dict) else None
     if not isinstance(outputs, list) or not outputs or not all(isinstance(output, dict) for output in outputs):
         raise ValueError(f"{path}: 'outputs' is not a list of at least one response; generate it again")
-    answer = record.get("answer", gold.get(path.stem))
-    if answer is None or answer == "":
+    answer = next((text for text in (record.get("answer"), gold.get(path.stem)) if text not in (None, "")), None)
+    if answer is None:
         raise ValueError(f"{path}: no gold answer in the file or for its name in the data set; give --dataset-path")
     texts = [output.get("text") for output in outputs]
     for index, text in enumerate(texts):

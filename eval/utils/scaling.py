@@ -16,7 +16,13 @@ from .voting import METHODS, UNFILTERED, problem_accuracy
 SMALLEST = 16
 MODES = ("all", *METHODS[:4])
 _MODE_METHODS = {"all": METHODS, "pass": ("pass", "pass_expected")}
-_COLORS = (BLUE, ORANGE, GREEN, PURPLE, "#B91C1C", SKY, "#E69F00", "#8B5CF6", "#A16207", GREY)
+_RED, _YELLOW, _VIOLET, _BROWN = "#B91C1C", "#E69F00", "#8B5CF6", "#A16207"
+# A color per quantity; means are drawn solid, sums dashed, which shows what length adds.
+_MEANS = {
+    "nau": GREEN, "neu": ORANGE, "ntu": BLUE, "nll": PURPLE, "ce": _RED, "dc": SKY, "npe": _YELLOW, "nbir": _VIOLET,
+}  # fmt: skip
+_SUMS = {"au": GREEN, "eu": ORANGE, "tu": BLUE, "ll": PURPLE, "length": _BROWN}
+_STYLES = {name: (color, "-") for name, color in _MEANS.items()} | {name: (c, "--") for name, c in _SUMS.items()}
 _TITLES = {"majority": "Majority vote", "weighted": "Weighted vote", "best_of_n": "Best of N"}
 
 
@@ -41,8 +47,9 @@ class ScalingRow:
 
 
 def sizes(stored: int) -> list[int]:
-    """Powers of two from SMALLEST up to `stored`, and `stored` itself."""
-    powers = [SMALLEST << k for k in range(stored.bit_length()) if SMALLEST << k < stored]
+    """Powers of two from SMALLEST (from 1, if no more are stored) up to `stored`, and `stored` itself."""
+    first = SMALLEST if stored > SMALLEST else 1
+    powers = [first << k for k in range(stored.bit_length()) if first << k < stored]
     return [*powers, stored]
 
 
@@ -150,9 +157,9 @@ def scaling_figure(rows: Sequence[ScalingRow], title: str) -> Figure:
         clean_axes(axes)
         lines = [("pass", UNFILTERED, "pass@N (ceiling)", "black", ":")]
         lines += [("majority", UNFILTERED, "majority of all", "black", "-")]
-        lines += [("single", UNFILTERED, "single response", GREY, "--")]
+        lines += [("single", UNFILTERED, "single response", GREY, ":")]
         if method in _TITLES:
-            lines += [(method, score, score, _COLORS[list(SCORES).index(score)], "-") for score in scores]
+            lines += [(method, score, score, *_STYLES[score]) for score in scores]
         for kind, score, label, color, style in lines:
             chosen = [row for row in rows if (row.method, row.score) == (kind, score)]
             if chosen:
@@ -160,13 +167,14 @@ def scaling_figure(rows: Sequence[ScalingRow], title: str) -> Figure:
                 band = np.nan_to_num([100 * row.accuracy_std for row in chosen])
                 across = [row.n for row in chosen]
                 (labelled[label],) = axes.plot(across, means, style, color=color, marker="o", markersize=3.5)
-                axes.fill_between(across, means - band, means + band, color=color, alpha=0.08, linewidth=0)
+                if score == UNFILTERED:  # a band for each of the scores would hide the others
+                    axes.fill_between(across, means - band, means + band, color=color, alpha=0.1, linewidth=0)
         across = sorted({row.n for row in rows})
         axes.set_xscale("log", base=2)
         axes.set_xticks(across, [str(n) for n in across])
         axes.minorticks_off()
         axes.set(title=_TITLES.get(method, "pass@N"), xlabel="Responses N")
         axes.set_ylabel("Accuracy in %" if method == panels[0] else "")
-    figure.suptitle(f"{title} (bands: one standard deviation over draws)", fontsize=11)
+    figure.suptitle(f"{title} (dashed: sums over tokens; bands: one standard deviation over draws)", fontsize=11)
     figure.legend(labelled.values(), labelled.keys(), loc="outside right upper", frameon=False, fontsize=9)
     return figure
