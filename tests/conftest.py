@@ -1,8 +1,10 @@
 """Checkpoints that tests share: the embedded model, and tiny random Llama and Qwen2 models with a real tokenizer.
 
-Everything is built once per session. Heads are 32 wide, the smallest that vLLM's CPU attention takes.
+They are built once per session. Heads are 32 wide, the smallest that vLLM's CPU attention takes. Also the data sets
+that the tests of the shell scripts share.
 """
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from bayesian_transformer.conversion import convert_checkpoint
 from bayesian_transformer.embedded import base_model, tfb_model
@@ -39,6 +49,12 @@ _TINY = {
 def smollm2_path() -> Path:
     """Base checkpoint of the embedded SmolLM2-135M-Instruct (bfloat16, tied embeddings, single file)."""
     return base_model()
+
+
+@pytest.fixture(scope="session")
+def smollm2_tokenizer(smollm2_path: Path) -> PreTrainedTokenizerBase:
+    """Tokenizer of the embedded model, byte-level."""
+    return AutoTokenizer.from_pretrained(smollm2_path)
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +114,17 @@ def tiny_llama_tfb_path(tiny_llama_path: Path, make_tfb: MakeTFB) -> Path:
 def tiny_qwen2_tfb_path(tiny_qwen2_path: Path, make_tfb: MakeTFB) -> Path:
     """`tiny_qwen2_path` as a TFB checkpoint: right noise, rank 8."""
     return make_tfb(tiny_qwen2_path)
+
+
+@pytest.fixture
+def data_sets(tmp_path: Path) -> Path:
+    """A folder with the data sets ten (10 problems, a blank line, no newline at the end) and small_test (3)."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = [json.dumps({"unique_id": str(i), "problem": f"What is {i} + 1?", "answer": str(i + 1)}) for i in range(10)]
+    (folder / "ten.jsonl").write_text("\n".join([*rows[:5], "", *rows[5:]]))
+    (folder / "small_test.jsonl").write_text("\n".join(rows[:3]) + "\n")
+    return folder
 
 
 def _save(model: PreTrainedModel, path: Path, tokenizer_path: Path, max_shard_size: str = "1GB") -> Path:

@@ -1,69 +1,31 @@
-"""The two run scripts: what they ask, write, refuse and resume; with a real engine at the end."""
+"""The two run scripts: what they ask, write, refuse and resume."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from bayesian_transformer import Uncertainty
-from bayesian_transformer.uncertainty import FIELDS
-from run import greedy_responses_unc, greedy_unc_single_batch_refine
 from run.utils.config import load_model
 from run.utils.engine import request_seed
-from run.utils.results import question_id, read_greedy
+from run.utils.results import read_greedy
 from tests.prompt_models import save_model_without_weights
-
-ROOT = Path(__file__).resolve().parents[1]
-PROBLEMS = [
-    {"unique_id": f"test/sum/{i}.json", "problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(6)
-]
-
-
-class FakeEngine:
-    """Stands in for vllm's LLM and its engine: a response of 1 to 4 tokens whose numbers follow from the seed."""
-
-    def __init__(self, prompt_limit: int = 10_000, die_after: int = 10_000) -> None:
-        self.llm_engine = self
-        self.prompt_limit, self.die_after = prompt_limit, die_after
-        self.requests: dict[str, Any] = {}
-        self.params: dict[str, Any] = {}
-        self.most_in_flight = 0
-
-    def add_request(self, request_id: str, prompt: dict[str, Any], params: Any) -> None:
-        if len(prompt["prompt_token_ids"]) > self.prompt_limit:
-            from vllm.exceptions import VLLMValidationError  # no ValueError
-
-            raise VLLMValidationError("The prompt is longer than the maximum model length")
-        length = params.seed % 4 + 1
-        rows = [[(params.seed + t) % 97 / 97] * 8 for t in range(length)]
-        tokens = [{t: Uncertainty(*row)} for t, row in enumerate(rows)]
-        outputs = [
-            SimpleNamespace(text=f"{i}", token_ids=range(length), finish_reason="stop", uncertainties=tokens)
-            for i in range(params.n)
-        ]
-        output = SimpleNamespace(request_id=request_id, outputs=outputs, finished=False)
-        self.requests[request_id] = SimpleNamespace(left=length, output=output)
-        self.params[request_id] = params
-        self.most_in_flight = max(self.most_in_flight, len(self.requests))
-
-    def step(self) -> list[Any]:
-        for request in self.requests.values():
-            request.left -= 1
-            request.output.finished = request.left <= 0
-        done = [name for name, request in self.requests.items() if request.output.finished]
-        self.die_after -= len(done)
-        if self.die_after < 0:
-            raise KeyboardInterrupt
-        return [self.requests.pop(name).output for name in done]
+from tests.run_scripts import (
+    PROBLEMS,
+    FakeEngine,
+    by_id,
+    greedy,
+    greedy_folder,
+    only_line,
+    scaling,
+    scaling_folder,
+    write_rows,
+    write_sums,
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    return write_rows(tmp_path / "sums.jsonl", PROBLEMS)
+    return write_sums(tmp_path)
 
 
 @pytest.fixture
@@ -86,44 +48,6 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeEngine]:
         return engine
 
     return install
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def greedy(model: Path, dataset: Path, *options: str) -> Result:
-    arguments = ["--model-path", str(model), "--dataset-path", str(dataset)]
-    arguments += ["--output-dir", str(dataset.parent / "results"), *options]
-    return CliRunner().invoke(greedy_unc_single_batch_refine.main, arguments)
-
-
-def scaling(model: Path, dataset: Path, *options: str) -> Result:
-    arguments = ["--model-path", str(model), "--dataset-path", str(dataset), "--n-particles", "4"]
-    arguments += ["--output-dir", str(dataset.parent / "results"), *options]
-    return CliRunner().invoke(greedy_responses_unc.main, arguments)
-
-
-def greedy_folder(dataset: Path) -> Path:
-    return dataset.parent / "results/TFB-tiny_results_vllm_pg/sums/seed96/greedy_unc"
-
-
-def scaling_folder(dataset: Path) -> Path:
-    return dataset.parent / "results/inference_scaling/TFB-tiny_results_vllm_pg/sums/seed96/p4/single_greedy_unc"
-
-
-def by_id(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {question_id(record): record for record in records}
-
-
-def only_line(result: Result) -> str:
-    """The error of a refused run, which must be one line and no traceback."""
-    assert result.exit_code != 0
-    assert isinstance(result.exception, SystemExit)
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(errors) == 1
-    return errors[0]
 
 
 def test_request_seed_depends_on_run_seed_and_id_only() -> None:
@@ -340,77 +264,3 @@ def test_scaling_resumes_from_the_files(model: Path, dataset: Path, fake: Callab
     assert before == [path.read_text() for path in files]
     files[0].write_text('{"prompt": ')
     assert "test_sum_0.json: not valid JSON" in only_line(scaling(model, dataset))
-
-
-ENGINE_ARGS = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "kv_cache_memory_bytes": 1 << 28}
-
-
-def start(script: str, model: Path, dataset: Path, output: Path, *options: str) -> "subprocess.Popen[str]":
-    """A run script as a process group of its own, on a real engine."""
-    command = [sys.executable, str(ROOT / "run" / script), "--model-path", str(model), "--dataset-path", str(dataset)]
-    command += ["--output-dir", str(output), "--engine-args", json.dumps(ENGINE_ARGS), *options]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True)
-
-
-def wait(process: "subprocess.Popen[str]") -> None:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-4000:]
-
-
-def kill_when(process: "subprocess.Popen[str]", ready: Callable[[], bool]) -> None:
-    """SIGKILL the script as soon as `ready`, then whatever it leaves behind."""
-    try:
-        deadline = time.monotonic() + 300
-        while not ready():
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline, "the run wrote nothing"
-            time.sleep(0.01)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-@pytest.mark.engine
-def test_greedy_run_killed_and_resumed_equals_an_undisturbed_one(
-    tiny_llama_tfb_path: Path, dataset: Path, tmp_path: Path
-) -> None:
-    script, options = "greedy_unc_single_batch_refine.py", ("--max-tokens", "150", "--batch-size", "1")
-    folder = f"{tiny_llama_tfb_path.name}_results_vllm_pg/sums/seed96/greedy_unc"
-    file = tmp_path / "killed" / folder / "batch_results_0_6.jsonl"
-
-    def lines() -> int:
-        return file.read_text().count("\n") if file.exists() else 0
-
-    kill_when(start(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options), lambda: lines() >= 2)
-    kept = lines()
-    assert 2 <= kept < 6
-    wait(start(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options))
-    wait(start(script, tiny_llama_tfb_path, dataset, tmp_path / "whole", "--max-tokens", "150"))
-
-    assert lines() == 6
-    resumed, whole = (by_id(read_greedy(tmp_path / name / folder)) for name in ("killed", "whole"))
-    assert set(resumed) == set(whole) == {f"test_sum_{i}" for i in range(6)}
-    for name, record in whole.items():
-        assert resumed[name]["token_ids"] == record["token_ids"]
-        for field in FIELDS:
-            assert resumed[name][field] == pytest.approx(record[field], rel=1e-3, abs=1e-5)
-        assert max(record["epistemic"]) > 1e-4  # there is noise to compare
-
-
-@pytest.mark.engine
-def test_scaling_run_on_a_real_engine(tiny_llama_tfb_path: Path, dataset: Path, tmp_path: Path) -> None:
-    options = ("--n-particles", "4", "--dataset-end", "2", "--max-tokens", "20", "--per-token", "--num-samples", "3")
-    wait(start("greedy_responses_unc.py", tiny_llama_tfb_path, dataset, tmp_path, *options))
-    folder = f"inference_scaling/{tiny_llama_tfb_path.name}_results_vllm_pg/sums/seed96/p4/single_greedy_unc"
-    files = sorted((tmp_path / folder).iterdir())
-    assert [file.name for file in files] == ["test_sum_0.json", "test_sum_1.json"]
-    for file in files:
-        record = json.loads(file.read_text())
-        assert (record["num_samples"], record["schema_version"]) == (3, 1)
-        assert len({output["text"] for output in record["outputs"]}) == 4
-        for output in record["outputs"]:
-            assert output["token_count"] == len(output["token_ids"]) == len(output["total"])
-            assert output["logprobs"]["ll"] == pytest.approx(sum(output["logprob"]))
-            assert output["uncertainties"]["neu"] == pytest.approx(sum(output["epistemic"]) / output["token_count"])
-            assert output["uncertainties"]["eu"] > 1e-4

@@ -1,0 +1,90 @@
+"""The two run scripts on a real engine: killed and resumed, and what they write."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bayesian_transformer.uncertainty import FIELDS
+from run.utils.results import read_greedy
+from tests.run_scripts import by_id, write_sums
+
+ROOT = Path(__file__).resolve().parents[1]
+ENGINE_ARGS = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "kv_cache_memory_bytes": 1 << 28}
+
+
+def start(script: str, model: Path, dataset: Path, output: Path, *options: str) -> "subprocess.Popen[str]":
+    """A run script as a process group of its own, on a real engine."""
+    command = [sys.executable, str(ROOT / "run" / script), "--model-path", str(model), "--dataset-path", str(dataset)]
+    command += ["--output-dir", str(output), "--engine-args", json.dumps(ENGINE_ARGS), *options]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def wait(process: "subprocess.Popen[str]") -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-4000:]
+
+
+def kill_when(process: "subprocess.Popen[str]", ready: Callable[[], bool]) -> None:
+    """SIGKILL the script as soon as `ready`, then whatever it leaves behind."""
+    try:
+        deadline = time.monotonic() + 300
+        while not ready():
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline, "the run wrote nothing"
+            time.sleep(0.01)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.engine
+def test_greedy_run_killed_and_resumed_equals_an_undisturbed_one(tiny_llama_tfb_path: Path, tmp_path: Path) -> None:
+    dataset = write_sums(tmp_path)
+    script, options = "greedy_unc_single_batch_refine.py", ("--max-tokens", "150", "--batch-size", "1")
+    folder = f"{tiny_llama_tfb_path.name}_results_vllm_pg/sums/seed96/greedy_unc"
+    file = tmp_path / "killed" / folder / "batch_results_0_6.jsonl"
+
+    def lines() -> int:
+        return file.read_text().count("\n") if file.exists() else 0
+
+    kill_when(start(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options), lambda: lines() >= 2)
+    kept = lines()
+    assert 2 <= kept < 6
+    wait(start(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options))
+    wait(start(script, tiny_llama_tfb_path, dataset, tmp_path / "whole", "--max-tokens", "150"))
+
+    assert lines() == 6
+    resumed, whole = (by_id(read_greedy(tmp_path / name / folder)) for name in ("killed", "whole"))
+    assert set(resumed) == set(whole) == {f"test_sum_{i}" for i in range(6)}
+    for name, record in whole.items():
+        assert resumed[name]["token_ids"] == record["token_ids"]
+        for field in FIELDS:
+            assert resumed[name][field] == pytest.approx(record[field], rel=1e-3, abs=1e-5)
+        assert max(record["epistemic"]) > 1e-4  # there is noise to compare
+
+
+@pytest.mark.engine
+def test_scaling_run_on_a_real_engine(tiny_llama_tfb_path: Path, tmp_path: Path) -> None:
+    dataset = write_sums(tmp_path)
+    options = ("--n-particles", "4", "--dataset-end", "2", "--max-tokens", "20", "--per-token", "--num-samples", "3")
+    wait(start("greedy_responses_unc.py", tiny_llama_tfb_path, dataset, tmp_path, *options))
+    folder = f"inference_scaling/{tiny_llama_tfb_path.name}_results_vllm_pg/sums/seed96/p4/single_greedy_unc"
+    files = sorted((tmp_path / folder).iterdir())
+    assert [file.name for file in files] == ["test_sum_0.json", "test_sum_1.json"]
+    for file in files:
+        record = json.loads(file.read_text())
+        assert (record["num_samples"], record["schema_version"]) == (3, 1)
+        assert len({output["text"] for output in record["outputs"]}) == 4
+        for output in record["outputs"]:
+            assert output["token_count"] == len(output["token_ids"]) == len(output["total"])
+            assert output["logprobs"]["ll"] == pytest.approx(sum(output["logprob"]))
+            assert output["uncertainties"]["neu"] == pytest.approx(sum(output["epistemic"]) / output["token_count"])
+            assert output["uncertainties"]["eu"] > 1e-4
