@@ -1,4 +1,6 @@
-"""The particle rows' attention beside a float64 softmax over explicit keys and values."""
+"""The particle rows' attention, plain and in C++, beside a float64 softmax over explicit keys and values."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -7,16 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("vllm")
-from bayesian_transformer.vllm_plugin import attention
-from bayesian_transformer.vllm_plugin.attention import CachePacking, Prefix, attend_prefix
+from bayesian_transformer.vllm_plugin import cpu_kernels
+from bayesian_transformer.vllm_plugin.attention import CachePacking, plain_attend
 
-BLOCK, HEAD = 4, 8
-
-
-class Metadata:
-    def __init__(self, lengths: list[int], block_table: torch.Tensor) -> None:
-        self.seq_lens = torch.tensor(lengths, dtype=torch.int32)
-        self.block_table = block_table
+BLOCK, HEAD = 16, 32
+IMPLEMENTATIONS = [plain_attend, cpu_kernels.attend]
 
 
 def brute_force(
@@ -27,51 +24,113 @@ def brute_force(
     return (weights / weights.sum()) @ np.vstack([values, own_value])
 
 
+class Case:
+    """Requests with random caches, tables and particle rows."""
+
+    def __init__(
+        self, lengths: list[int], samples: int, heads: int, group: int, shuffled: bool, seed: int, dtype: torch.dtype
+    ) -> None:
+        rng = torch.Generator().manual_seed(seed)
+        draw = lambda *shape: torch.randn(*shape, generator=rng).to(dtype)  # noqa: E731
+        requests, pool, per_request = len(lengths), 4 * len(lengths), 4
+        self.seq_lens = torch.tensor(lengths, dtype=torch.int32)
+        self.block_table = torch.randperm(pool, generator=rng).view(requests, per_request).int()
+        self.keys, self.values = draw(pool, heads, BLOCK, HEAD), draw(pool, heads, BLOCK, HEAD)
+        order = torch.randperm(BLOCK * HEAD, generator=rng) if shuffled else torch.arange(BLOCK * HEAD)
+        places = (order.view(HEAD, BLOCK), order.view(BLOCK, HEAD)) if shuffled else (None, None)
+        self.packing = CachePacking(BLOCK, HEAD, *places)
+        packed = torch.empty(pool, heads, 2, BLOCK * HEAD, dtype=dtype)
+        packed[..., 0, order] = self.keys.mT.flatten(-2)
+        packed[..., 1, order] = self.values.flatten(-2)
+        self.cache = packed.view(pool, heads, BLOCK, 2 * HEAD)
+        # Cut from one wider buffer, as q, k and v of a fused projection are.
+        fused = draw(samples * requests, heads * (group + 2), HEAD)
+        self.query, self.key, self.value = fused.split([heads * group, heads, heads], dim=1)
+
+    def run(self, attend: Callable[..., None], scale: float) -> torch.Tensor:
+        output = torch.full(self.query.shape, torch.nan, dtype=self.query.dtype)
+        table = (self.block_table, self.seq_lens, self.packing)
+        attend(self.query, self.key, self.value, self.cache, *table, scale, output)
+        return output
+
+    def expected(self, scale: float) -> np.ndarray:
+        requests, group = len(self.seq_lens), self.query.shape[1] // self.key.shape[1]
+        result = np.empty(self.query.shape)
+        query, own_key, own_value = (t.double().numpy() for t in (self.query, self.key, self.value))
+        for row, head in np.ndindex(*self.query.shape[:2]):
+            request, kv_head = row % requests, head // group
+            blocks, length = self.block_table[request].long(), int(self.seq_lens[request]) - 1
+            keys, values = (
+                t[blocks, kv_head].flatten(0, 1)[:length].double().numpy() for t in (self.keys, self.values)
+            )
+            own = (scale * own_key[row, kv_head] @ query[row, head], own_value[row, kv_head])
+            result[row, head] = brute_force(scale * query[row, head], *own, keys, values)
+        return result
+
+
 @given(
     lengths=st.lists(st.integers(1, 3 * BLOCK + 1), min_size=1, max_size=4),
+    samples=st.integers(1, 4),
     heads=st.integers(1, 2),
-    rows=st.integers(1, 3),
-    seed=st.integers(0, 2**31),
-    scale=st.sampled_from([0.1, 3.0, 60.0]),
+    group=st.integers(1, 3),
     shuffled=st.booleans(),
-    chunk=st.sampled_from([1, 1 << 20]),
+    seed=st.integers(0, 2**31),
+    scale=st.sampled_from([0.0, 0.1, 1.0, 20.0]),
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_merge_equals_one_softmax(
-    lengths: list[int], heads: int, rows: int, seed: int, scale: float, shuffled: bool, chunk: int
+    lengths: list[int], samples: int, heads: int, group: int, shuffled: bool, seed: int, scale: float
 ) -> None:
-    rng = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.randn(*shape, generator=rng)  # noqa: E731
-    requests, pool = len(lengths), 4 * len(lengths)
-    table = torch.randperm(pool, generator=rng).view(requests, 4).int()
-    keys, values = draw(pool, heads, BLOCK, HEAD), draw(pool, heads, BLOCK, HEAD)
-    order = torch.randperm(BLOCK * HEAD, generator=rng) if shuffled else torch.arange(BLOCK * HEAD)
-    packing = CachePacking(BLOCK, HEAD, order.view(HEAD, BLOCK), order.view(BLOCK, HEAD))
-    packed_keys, packed_values = torch.empty(2, pool, heads, BLOCK * HEAD).unbind()
-    packed_keys[..., order] = keys.transpose(-1, -2).flatten(-2)
-    packed_values[..., order] = values.flatten(-2)
-    query, own_score = scale * draw(requests, heads, rows, HEAD), scale * draw(requests, heads, rows)
-    own_value = draw(requests, heads, rows, HEAD)
+    case = Case(lengths, samples, heads, group, shuffled, seed, torch.float32)
+    for attend in IMPLEMENTATIONS:
+        np.testing.assert_allclose(case.run(attend, scale).numpy(), case.expected(scale), atol=3e-5, rtol=1e-4)
 
-    prefix = Prefix.from_metadata(Metadata(lengths, table), BLOCK)
-    attention._CHUNK_ELEMENTS, saved = chunk, attention._CHUNK_ELEMENTS
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("attend", IMPLEMENTATIONS)
+def test_half_precision_is_rounded_once(attend: Callable[..., None], dtype: torch.dtype) -> None:
+    case = Case([1, 17, 49, 32], 4, 3, 3, True, 0, dtype)
+    result, expected = case.run(attend, 0.2), case.expected(0.2)
+    assert result.dtype == dtype
+    difference = np.abs(result.double().numpy() - expected)
+    assert (difference <= torch.finfo(dtype).eps * np.abs(expected) + 1e-5).all()
+    assert difference.mean() < torch.finfo(dtype).eps * np.abs(expected).mean()
+
+
+@pytest.mark.parametrize("attend", IMPLEMENTATIONS)
+def test_what_lies_beyond_the_prefix_is_never_read(attend: Callable[..., None]) -> None:
+    case = Case([1, 17, 30], 2, 2, 2, False, 0, torch.float32)
+    expected = case.run(attend, 1.0)
+    for request, length in enumerate(case.seq_lens.tolist()):
+        for position in range(length - 1, 4 * BLOCK):
+            block = case.block_table[request, position // BLOCK]
+            packed = case.cache.view(len(case.cache), 2, 2, -1)[block]
+            packed[:, 0].view(2, HEAD, BLOCK)[..., position % BLOCK] = torch.nan
+            packed[:, 1].view(2, BLOCK, HEAD)[:, position % BLOCK] = torch.nan
+    assert torch.equal(case.run(attend, 1.0), expected)
+
+
+def test_threads_change_nothing() -> None:
+    case = Case([1, 17, 49, 32], 4, 3, 3, True, 0, torch.float32)
+    threads = torch.get_num_threads()
     try:
-        result = attend_prefix(query, own_score, own_value, (packed_keys, packed_values), prefix, packing)
+        torch.set_num_threads(1)
+        alone = case.run(cpu_kernels.attend, 1.0)
+        torch.set_num_threads(3)
+        assert torch.equal(case.run(cpu_kernels.attend, 1.0), alone)
     finally:
-        attention._CHUNK_ELEMENTS = saved
+        torch.set_num_threads(threads)
 
-    for b, length in enumerate(lengths):
-        for h in range(heads):
-            flat = lambda t: t[table[b].long(), h].reshape(-1, HEAD)[: length - 1].double().numpy()  # noqa: B023, E731
-            for r in range(rows):
-                expected = brute_force(
-                    query[b, h, r].double().numpy(),
-                    own_score[b, h, r].item(),
-                    own_value[b, h, r].double().numpy(),
-                    flat(keys),
-                    flat(values),
-                )
-                np.testing.assert_allclose(result[b, h, r].numpy(), expected, atol=2e-5, rtol=1e-4)
+
+def test_the_kernels_leave_other_layouts_to_the_plain_formula() -> None:
+    case = Case([5], 2, 2, 2, False, 0, torch.float32)
+    rows = (case.query, case.key, case.value)
+    assert cpu_kernels.supports_attention(*rows, case.cache, case.query)
+    assert not cpu_kernels.supports_attention(*rows, case.cache.bfloat16(), case.query)
+    assert not cpu_kernels.supports_attention(*rows, case.cache.transpose(1, 2), case.query)
+    assert not cpu_kernels.supports_attention(*rows, case.cache[:, :, :8].contiguous(), case.query)
+    assert not cpu_kernels.supports_attention(case.query[..., ::2], *rows[1:], case.cache, case.query)
+    assert not cpu_kernels.supports_attention(case.query.transpose(0, 1), *rows[1:], case.cache, case.query)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -86,6 +145,6 @@ def test_packing_is_learned_from_the_official_operator(dtype: torch.dtype, block
     key, value = torch.randn(2, block_size, 2, head_size).to(dtype)
     slots = torch.arange(block_size) + block_size  # all of block 1
     ops.cpu_attn_reshape_and_cache(key, value, *cache.chunk(2, dim=2), slots, isa)
-    packed_keys, packed_values = cache.view(3, 2, 2, -1)[1:2].unbind(2)
-    assert torch.equal(packing.keys(packed_keys)[0], key.permute(1, 2, 0).float())
-    assert torch.equal(packing.values(packed_values)[0], value.transpose(0, 1).float())
+    keys, values = packing.unpack(cache.view(3, 2, 2, -1)[1:2])
+    assert torch.equal(keys, key.permute(1, 2, 0).float())
+    assert torch.equal(values, value.transpose(0, 1).float())

