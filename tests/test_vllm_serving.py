@@ -1,6 +1,7 @@
 """One request seed, one set of numbers: whatever vLLM does with the request, and however its output is read."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.engine
 
 SAMPLES, TOKENS = 4, 40
 OVERRIDES = {"num_samples": SAMPLES, "bayes_sigma": 0.3}
+logger = logging.getLogger(__name__)
 OPTIONS = {"hf_overrides": OVERRIDES, "block_size": 32, "disable_log_stats": False}
 ENTROPY, LOGPROB = FIELDS.index("entropy"), FIELDS.index("logprob")
 
@@ -102,6 +104,21 @@ def test_compiled(tiny_llama_tfb_path: Path, alone: dict[int, np.ndarray]) -> No
     with engine(tiny_llama_tfb_path, **OPTIONS | {"enforce_eager": False}) as llm:
         for i, numbers in run(llm, [*range(16)]).items():
             assert_same(numbers, alone[i])
+
+
+def test_without_the_compiled_kernels(
+    tiny_llama_tfb_path: Path, alone: dict[int, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fast paths beside plain ones, in max and mean difference; not equal to the last bit, so both did run."""
+    monkeypatch.setenv("TOKUR_CPU_KERNELS", "0")
+    with engine(tiny_llama_tfb_path, **OPTIONS) as llm:
+        results = run(llm, [*range(16)])
+    differences = [np.abs(results[i] - alone[i])[:, 1:] for i in results]
+    for i, numbers in results.items():
+        assert_same(numbers, alone[i])
+    largest, mean = np.max(differences), np.mean(differences)
+    logger.info("compiled kernels on and off: largest difference %.1e nats, mean %.1e", largest, mean)
+    assert 0 < mean < 5e-6
 
 
 def test_other_seeds_and_no_seeds_draw_other_noise(llm: Any, alone: dict[int, np.ndarray]) -> None:
