@@ -157,6 +157,32 @@ def _sum_largest(
 
 
 @triton.jit
+def _row_sums(
+    partial: tl.tensor,
+    token: tl.tensor,
+    chunks: tl.tensor,
+    vocabulary: tl.tensor,
+    SAMPLES: tl.constexpr,
+    SAMPLE_SLOTS: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    CHUNK: tl.constexpr,
+) -> tl.tensor:
+    """Per sample of a token, over the vocabulary: max x, sums of e^(x - max), of (x - max) e^(x - max), of x - max."""
+    tokens = tl.num_programs(0)
+    top, total, below, place, inside = _merge(partial, tokens, token, chunks, SAMPLES, SAMPLE_SLOTS, CHUNKS)
+    kind_stride = tokens.to(tl.int64) * SAMPLES * chunks
+    scale = tl.exp(below)
+    below = tl.where(below == -_INF, 0.0, below)  # a chunk with every token masked: its sums are 0 or -inf already
+    chunk_sum = tl.load(partial + kind_stride + place, mask=inside, other=0.0)
+    moment = tl.load(partial + 2 * kind_stride + place, mask=inside, other=0.0)
+    distance = tl.load(partial + 3 * kind_stride + place, mask=inside, other=0.0)
+    sizes = tl.minimum(CHUNK, vocabulary - CHUNK * tl.arange(0, CHUNKS))[None, :]
+    distance = tl.sum(tl.where(inside, distance + sizes * below, 0.0), axis=1)
+    moment = tl.sum(scale * (moment + chunk_sum * below), axis=1)
+    return top, total, moment, distance
+
+
+@triton.jit
 def finish(
     logits: tl.tensor,
     sample_stride: tl.tensor,
@@ -179,18 +205,8 @@ def finish(
     TOP_K: tl.constexpr,
 ) -> None:
     """Program (token): the eight quantities, in the order of FIELDS."""
-    token, tokens = tl.program_id(0).to(tl.int64), tl.num_programs(0)
-    top, total, below, place, inside = _merge(partial, tokens, token, chunks, SAMPLES, SAMPLE_SLOTS, CHUNKS)
-    kind_stride = tokens.to(tl.int64) * SAMPLES * chunks
-    scale = tl.exp(below)
-    below = tl.where(below == -_INF, 0.0, below)  # a chunk with every token masked: its sums are 0 or -inf already
-    chunk_sum = tl.load(partial + kind_stride + place, mask=inside, other=0.0)
-    moment = tl.load(partial + 2 * kind_stride + place, mask=inside, other=0.0)
-    distance = tl.load(partial + 3 * kind_stride + place, mask=inside, other=0.0)
-    sizes = tl.minimum(CHUNK, vocabulary - CHUNK * tl.arange(0, CHUNKS))[None, :]
-    distance = tl.sum(tl.where(inside, distance + sizes * below, 0.0), axis=1)  # sum over v of x_v - top
-    moment = tl.sum(scale * (moment + chunk_sum * below), axis=1)
-
+    token = tl.program_id(0).to(tl.int64)
+    top, total, moment, distance = _row_sums(partial, token, chunks, vocabulary, SAMPLES, SAMPLE_SLOTS, CHUNKS, CHUNK)
     sample = tl.arange(0, SAMPLE_SLOTS).to(tl.int64)
     log_total = tl.log(total)
     entropies = log_total - moment / total
