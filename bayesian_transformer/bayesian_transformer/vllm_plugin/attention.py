@@ -1,4 +1,4 @@
-"""Attention of particle rows: the request's clean cache before the current token, plus the row's own k and v.
+"""Attention of particle rows on a CPU: the request's clean cache before the current token, plus the row's own k and v.
 
 The ordinary attention runs first, on the ordinary rows, and writes this step's clean K/V. Then, in float32, the cached
 blocks (read once per request, whatever the number of particles) and the own token share one softmax:
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from vllm import _custom_ops as ops
+from vllm.platforms import current_platform
 
 from . import cpu_kernels
 from .particles import Particles
@@ -155,7 +156,11 @@ def install(attention: Any, particles: Particles) -> None:
     over whatever class that is.
     """
     stock = attention.impl
-    particle_class: Any = type(f"Particle{type(stock).__name__}", (ParticleAttention, type(stock)), {})
-    impl = particle_class.__new__(particle_class)
-    vars(impl).update(vars(stock), particles=particles, packing=None)
-    attention.impl = impl
+    if current_platform.is_cuda():
+        from .cuda_attention import particle_class  # imported where it can work only
+
+        implementation: Any = particle_class(stock)
+    else:
+        implementation = type(f"Particle{type(stock).__name__}", (ParticleAttention, type(stock)), {})
+    attention.impl = implementation.__new__(implementation)
+    vars(attention.impl).update(vars(stock), particles=particles, packing=None)

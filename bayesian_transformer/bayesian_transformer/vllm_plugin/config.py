@@ -4,8 +4,12 @@ import functools
 import importlib.metadata
 from typing import TYPE_CHECKING
 
+import torch
 from packaging.specifiers import SpecifierSet
+from vllm.config import CUDAGraphMode
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
+from vllm.platforms import current_platform
+from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
 from ..config import ARCHITECTURES, NoiseConfig
 
@@ -14,6 +18,9 @@ if TYPE_CHECKING:
 
 SUPPORTED_VLLM = SpecifierSet(">=0.30,<0.34")
 _PACKAGE = "bayesian_transformer.vllm_plugin"
+_GRAPH_MODES = (None, CUDAGraphMode.NONE, CUDAGraphMode.FULL_DECODE_ONLY)
+_CACHE_OPERATORS = ("vllm::unified_kv_cache_update", "vllm::unified_mla_kv_cache_update")  # split at by vLLM's default
+_NOISE_OPERATOR = "bayesian_transformer::add_qkv_noise"
 
 
 class TFBModelConfig(VerifyAndUpdateConfig):
@@ -23,9 +30,17 @@ class TFBModelConfig(VerifyAndUpdateConfig):
     def verify_and_update_config(vllm_config: "VllmConfig") -> None:
         """Check the noise keys, refuse what would give wrong numbers, and name our worker and scheduler."""
         _check_vllm_version()
-        NoiseConfig.from_model_config(vllm_config.model_config.hf_config)
-        if problems := unsupported_settings(vllm_config):
+        noise = NoiseConfig.from_model_config(vllm_config.model_config.hf_config)
+        particle_rows = noise.effective_samples - 1
+        problems = unsupported_settings(vllm_config)
+        if particle_rows and current_platform.is_cuda():
+            problems += unsupported_on_gpu(vllm_config)
+        if problems:
             raise ValueError(f"TFB models do not support: {'; '.join(problems)}. Start the engine without.")
+        if particle_rows:
+            make_room(vllm_config, particle_rows)
+            if current_platform.is_cuda():
+                prepare_for_gpu(vllm_config)
         vllm_config.parallel_config.worker_cls = f"{_PACKAGE}.worker.TFBWorker"
         vllm_config.scheduler_config.scheduler_cls = f"{_PACKAGE}.outputs.uncertainty_scheduler"
 
@@ -54,8 +69,45 @@ def unsupported_settings(vllm_config: "VllmConfig") -> list[str]:
         "sliding-window attention": cache.sliding_window is not None or _has_sliding_layer(hf_config),
         "is_causal=false": not getattr(hf_config, "is_causal", True),
         "VLLM_USE_V2_MODEL_RUNNER=1": vllm_config.use_v2_model_runner,
+        f"the {current_platform.device_name} platform": not (current_platform.is_cpu() or current_platform.is_cuda()),
     }
     return [name for name, present in refused.items() if present]
+
+
+def unsupported_on_gpu(vllm_config: "VllmConfig") -> list[str]:
+    """Settings that particle rows cannot work with on a GPU, see cuda_attention.py."""
+    attention, dtype = vllm_config.attention_config, vllm_config.model_config.dtype
+    backends = {attention.backend, *attention.backend_per_kind.values()} - {None, AttentionBackendEnum.FLASH_ATTN}
+    mode = vllm_config.compilation_config.cudagraph_mode
+    refused = {
+        f"attention backends but FLASH_ATTN ({', '.join(sorted(b.name for b in backends))})": backends,
+        "dtype=float32 on a GPU (FLASH_ATTN takes bfloat16 and float16)": dtype == torch.float32,
+        # Other graphs are chosen by the number of tokens, which does not settle the number of particle rows.
+        f"cudagraph_mode={mode and mode.name} (choose FULL_DECODE_ONLY or NONE)": mode not in _GRAPH_MODES,
+    }
+    return [name for name, present in refused.items() if present]
+
+
+def make_room(vllm_config: "VllmConfig", particle_rows: int) -> None:
+    """Let a forward have `particle_rows` more rows for each request, while what is scheduled stays the same.
+
+    Compiled code, workspaces and the profiling of memory are made for at most max_num_batched_tokens rows.
+    """
+    scheduler = vllm_config.scheduler_config
+    if scheduler.max_num_scheduled_tokens is None:
+        scheduler.max_num_scheduled_tokens = scheduler.max_num_batched_tokens
+    scheduler.max_num_batched_tokens += particle_rows * scheduler.max_num_seqs
+
+
+def prepare_for_gpu(vllm_config: "VllmConfig") -> None:
+    """Choose the attention and the CUDA graphs that particle rows need."""
+    compilation = vllm_config.compilation_config
+    vllm_config.attention_config.backend = AttentionBackendEnum.FLASH_ATTN
+    if compilation.cudagraph_mode is None and vllm_config.optimization_level > 0:
+        compilation.cudagraph_mode = CUDAGraphMode.FULL_DECODE_ONLY
+    # The operator names its layer. Were it compiled with its surroundings, each layer would be compiled by itself.
+    if compilation.splitting_ops is None:
+        compilation.splitting_ops = [*compilation._attention_ops, *_CACHE_OPERATORS, _NOISE_OPERATOR]
 
 
 def prefer_v1_model_runner() -> None:

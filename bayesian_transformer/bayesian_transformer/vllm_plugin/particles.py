@@ -36,21 +36,30 @@ class Particles:
 
     def begin(self, embeddings: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Start a forward: append the particle rows to `embeddings` [T, hidden] and `positions` [T]."""
+        metadata = get_forward_context().attn_metadata
+        if metadata is None:
+            self._stand_in(positions)
+            return embeddings, positions
         self.num_tokens = embeddings.shape[0]
-        last = self._last_rows(embeddings.device)
-        self.counters = (self.seeds[: len(last)], positions[last])
+        last = next(iter(metadata.values())).query_start_loc[1:].long() - 1  # row of each request's last token
+        self._draw(self.seeds[: len(last)], positions[last])
         rows = last.repeat(self.per_request)
-        if self.noise.bayes_noise == "right":
-            self.right_noise = self.right_noise.new_empty(self._layers, len(rows), len(PROJECTIONS), self.noise.rank)
-            noise_functions(self.right_noise).draw_noise(self.right_noise, *self.counters)
         return torch.cat([embeddings, embeddings[rows]]), torch.cat([positions, positions[rows]])
 
-    def _last_rows(self, device: torch.device) -> Tensor:
-        """Row of each request's last token in the token batch, int64 [B]."""
-        metadata = get_forward_context().attn_metadata
-        if metadata is None:  # profiling and warm-up: as many requests as the batch can hold
-            return torch.arange(self.num_tokens, device=device)[-len(self.seeds) :]
-        return next(iter(metadata.values())).query_start_loc[1:].long() - 1
+    def _stand_in(self, positions: Tensor) -> None:
+        """Profiling and warm-up, without requests: the last rows of the batch are taken for particle rows."""
+        requests = min(len(self.seeds), len(positions) // (1 + self.per_request))
+        self.num_tokens = len(positions) - requests * self.per_request
+        self._draw(self.seeds[:requests], positions[:requests])
+
+    def _draw(self, seeds: Tensor, positions: Tensor) -> None:
+        """The noise of requests with these noise seeds and positions, int64 [B]."""
+        self.counters = (seeds, positions)
+        if self.noise.bayes_noise == "right":
+            rows = self.per_request * len(seeds)
+            self.right_noise = self.right_noise.new_empty(self._layers, rows, len(PROJECTIONS), self.noise.rank)
+            if rows:
+                noise_functions(self.right_noise).draw_noise(self.right_noise, seeds, positions)
 
 
 class QKVNoise:
@@ -100,6 +109,8 @@ class QKVNoise:
         """Perturb the particle rows of `qkv` [rows, q + k + v] in place; x [rows, hidden] is the layer's input."""
         particles = self.particles
         qkv, x = qkv[particles.num_tokens :], x[particles.num_tokens :]
+        if not len(qkv):  # a warm-up with fewer tokens than a request has samples
+            return
         functions, sigma = noise_functions(qkv, x, self.basis), particles.noise.bayes_sigma
         if self.is_right:
             z = particles.right_noise[self.layer].flatten(-2)

@@ -210,8 +210,7 @@ def finish(
     sample = tl.arange(0, SAMPLE_SLOTS).to(tl.int64)
     log_total = tl.log(total)
     entropies = log_total - moment / total
-    entropy = _take(entropies, 0, SAMPLE_SLOTS)
-    clean_log_total = _take(log_total, 0, SAMPLE_SLOTS)
+    entropy, clean_log_total = _take(entropies, 0, SAMPLE_SLOTS), _take(log_total, 0, SAMPLE_SLOTS)
     out += token * 8
     if SAMPLES == 1:
         tl.store(out, entropy)
@@ -221,8 +220,8 @@ def finish(
         chunk = tl.arange(0, MIXTURE_CHUNKS)
         parts = tl.load(mixture + token * mixture_chunks + chunk, mask=chunk < mixture_chunks, other=0.0)
         mixture_entropy = tl.sum(parts, axis=0)
-        aleatoric = tl.sum(tl.where(sample < SAMPLES, entropies, 0.0), axis=0) / SAMPLES
         tl.store(out, mixture_entropy)
+        aleatoric = tl.sum(tl.where(sample < SAMPLES, entropies, 0.0), axis=0) / SAMPLES
         tl.store(out + 1, aleatoric)
         tl.store(out + 2, mixture_entropy - aleatoric)
     if token_ids is None:
@@ -230,25 +229,25 @@ def finish(
         tl.store(out + 4, float("nan"))
     else:
         token_id = tl.load(token_ids + token * token_id_stride).to(tl.int64)
-        place = logits + sample * sample_stride + token * token_stride + token_id * stride
         known = tl.where((token_id >= 0) & (token_id < vocabulary), SAMPLES, 0)
-        token_logprob = tl.load(place, mask=sample < known, other=float("nan")).to(tl.float32) - top - log_total
-        tl.store(out + 3, _implicit_reward(token_logprob, SAMPLES, SAMPLE_SLOTS))
-        tl.store(out + 4, _take(token_logprob, 0, SAMPLE_SLOTS))
+        place = logits + sample * sample_stride + token * token_stride + token_id * stride
+        x = tl.load(place, mask=sample < known, other=float("nan")).to(tl.float32)
+        _store_token_terms(out, x - top - log_total, SAMPLES, SAMPLE_SLOTS)
     tl.store(out + 5, entropy)
     tl.store(out + 6, clean_log_total - _take(distance, 0, SAMPLE_SLOTS) / vocabulary - tl.log(vocabulary * 1.0))
     tl.store(out + 7, clean_log_total - tl.load(largest + token) / TOP_K)
 
 
 @triton.jit
-def _implicit_reward(token_logprob: tl.tensor, SAMPLES: tl.constexpr, SLOTS: tl.constexpr) -> tl.tensor:
-    """BIR from log p_s(y) of the first SAMPLES of SLOTS; 0 if every sample rules the token out."""
+def _store_token_terms(out: tl.tensor, token_logprob: tl.tensor, SAMPLES: tl.constexpr, SLOTS: tl.constexpr) -> None:
+    """BIR from log p_s(y) of the first SAMPLES of SLOTS, 0 if every sample rules the token out; and log p_0(y)."""
     inside = tl.arange(0, SLOTS) < SAMPLES
     best = tl.max(tl.where(inside, token_logprob, -_INF), axis=0)
     below = tl.where(inside, token_logprob - best, 0.0)
     mean = tl.sum(tl.where(inside, tl.exp(below), 0.0), axis=0) / SAMPLES
     ruled_out = tl.sum((inside & (token_logprob == -_INF)).to(tl.int32), axis=0) == SAMPLES
-    return tl.where(ruled_out, 0.0, tl.log(mean) - tl.sum(below, axis=0) / SAMPLES)
+    tl.store(out + 3, tl.where(ruled_out, 0.0, tl.log(mean) - tl.sum(below, axis=0) / SAMPLES))
+    tl.store(out + 4, _take(token_logprob, 0, SLOTS))
 
 
 @triton.jit

@@ -33,19 +33,24 @@ class TFBWorker(StockWorker):
         runner = self.model_runner
         runner.__class__ = type(f"Uncertainty{type(runner).__name__}", (UncertaintyRunner, type(runner)), {})
         runner.noise_seeds, runner.arrivals, runner.statistics = {}, 0, None
+        runner.seeds_on_device = []
 
 
 class UncertaintyRunner(GPUModelRunner):
     """Additions to vLLM's V1 model runner, of which the CPU's is a subclass too."""
 
     noise_seeds: dict[str, int]  # by request id
+    seeds_on_device: list[int]  # what `particles.seeds` begins with
     arrivals: int  # requests seen so far
     statistics: Tensor | None  # of the tokens just sampled, float32 [B, 8]
 
     def _model_forward(self, *args: Any, **kwargs: Any) -> Tensor:
         particles = self.get_model().particles
-        seeds = torch.tensor(self._request_seeds(), dtype=torch.int64)
-        particles.seeds[: len(seeds)].copy_(seeds, non_blocking=True)
+        seeds = self._request_seeds()
+        if seeds != self.seeds_on_device:
+            staged = torch.tensor(seeds, dtype=torch.int64, pin_memory=current_platform.is_cuda())
+            particles.seeds[: len(seeds)].copy_(staged, non_blocking=True)
+            self.seeds_on_device = seeds
         output = super()._model_forward(*args, **kwargs)
         # Taken from the output, not inside the model: on the replay of a captured graph no model code runs.
         particles.hidden = output[kwargs["positions"].shape[0] :]
