@@ -274,3 +274,15 @@ def test_seeds_wrap_to_64_bits() -> None:
     assert expand_seeds(2**64 - 1, 2).tolist() == [-1, 0]
     assert expand_seeds([3, 2**63], 2).tolist() == [3, -(2**63)]
     assert expand_seeds(None, 2).tolist() == expand_seeds(None, 2).tolist()
+
+
+@pytest.mark.parametrize("one", [3, np.int32(3), np.array(3), torch.tensor(3)])
+@pytest.mark.parametrize("many", [(3, 4), np.array([3, 4]), torch.tensor([3, 4]), [torch.tensor(3), np.int64(4)]])
+def test_seeds_may_be_tensors(one: Any, many: Any) -> None:
+    assert expand_seeds(one, 2).tolist() == expand_seeds(many, 2).tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("seeds", [3.7, [3.5, 4], "12", torch.tensor(1.0)])
+def test_seeds_that_are_no_integers_are_refused(seeds: Any) -> None:
+    with pytest.raises(ValueError, match="noise seeds must be integers"):
+        expand_seeds(seeds, 2)

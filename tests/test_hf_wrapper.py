@@ -1,6 +1,7 @@
 """The wrapper around any causal LM: same numbers as the TFB models, other architectures, full-rank noise."""
 
 import copy
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import (
     DynamicCache,
     FalconConfig,
     Gemma2Config,
+    GenerationConfig,
     GPT2Config,
     GPTJConfig,
     MistralConfig,
@@ -139,6 +141,12 @@ def test_full_rank_noise_agrees_with_brute_force(name: str, kind: str, tmp_path:
     for row in range(2):
         expected = brute_force(model, [5, 9, 11], output.sequences[row, 3:].tolist(), 3 + row)
         assert worst_error({f: getattr(output.uncertainties, f)[row].numpy() for f in FIELDS}, expected) <= 1
+        for rows in (3, 1000):
+            scored = score(model, [5, 9, 11], output.sequences[row, 3:].tolist(), seed=3 + row, chunk_rows=rows)
+            assert worst_error({f: getattr(scored, f).numpy() for f in FIELDS}, expected) <= 1
+    response = torch.arange(6).expand(2, 6) >= 3
+    batch = score_batch(model, output.sequences, torch.ones(2, 6), response, [3, 4])
+    torch.testing.assert_close(batch[:, 3:], output.uncertainties.stack(), rtol=1e-3, atol=1e-5)
     model.save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert again.noise == model.noise
@@ -153,7 +161,7 @@ def test_wrapping_gives_the_numbers_of_the_tfb_model(tiny_qwen2_path: Path, make
     call: dict[str, Any] = {"max_new_tokens": 4, "output_uncertainties": True, "noise_seed": 6}
     prompt = torch.tensor([[50, 60, 70, 80]])
     expected = tfb.generate(prompt, **call)
-    computed = BayesianForCausalLMModel.wrap(base, num_samples=3, bayes_noise=kind)
+    computed = BayesianForCausalLMModel.wrap(copy.deepcopy(base), num_samples=3, bayes_noise=kind)
     loaded = BayesianForCausalLMModel.wrap(base, num_samples=3, bayes_noise=kind, basis=load_basis(tfb_path))
     for model in (computed, loaded):
         got = model.generate(prompt, **call)
@@ -221,12 +229,50 @@ def test_switches_of_the_wrapper() -> None:
     assert score(model, **call).epistemic == 0
 
 
-def test_full_sliding_window_is_refused() -> None:
-    config = MistralConfig(**TINY, sliding_window=4)
-    model = BayesianForCausalLMModel.wrap(tiny_model(config), rank=4, num_samples=2)
-    assert model.generate(torch.tensor([[5, 6]]), max_new_tokens=2, output_uncertainties=True).sequences.shape == (1, 4)
-    with pytest.raises(ValueError, match="sliding window"):
-        model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=4, output_uncertainties=True, eos_token_id=None)
+def test_one_model_has_one_wrapper(tiny_llama_tfb_path: Path, tmp_path: Path) -> None:
+    """A second one would replace the basis of the first, whose numbers would change without a word."""
+    lm = tiny_model(MistralConfig(**TINY))
+    model = BayesianForCausalLMModel.wrap(lm, rank=3, num_samples=3)
+    before = score(model, [5, 6], [7], seed=1).stack()
+    for noisy in (lm, model, AutoModelForCausalLM.from_pretrained(tiny_llama_tfb_path)):
+        with pytest.raises(ValueError, match="carries noise already"):
+            BayesianForCausalLMModel.wrap(noisy, rank=3, bayes_noise="left")
+    assert torch.equal(score(model, [5, 6], [7], seed=1).stack(), before)
+    del model, noisy
+    gc.collect()
+    again = BayesianForCausalLMModel.wrap(lm, num_samples=3, bayes_noise="std")  # the old one is gone
+    assert not any(name.endswith("basis_vectors") for name in again.state_dict())
+    BayesianForCausalLMModel.wrap(copy.deepcopy(lm), rank=3)  # a copy is another model
+
+
+def test_one_target_may_be_given_as_a_string() -> None:
+    model = BayesianForCausalLMModel.wrap(tiny_model(MistralConfig(**TINY)), "q_proj", rank=3)
+    assert model.config.target_modules == ["q_proj"]
+    assert [p.name.rpartition(".")[2] for p in model.noisy_projections] == ["q_proj"] * 2
+
+
+def test_generation_config_of_the_wrapper_is_that_of_the_model() -> None:
+    model = BayesianForCausalLMModel.wrap(tiny_model(MistralConfig(**TINY)), rank=3, num_samples=3)
+    model.generation_config = GenerationConfig(max_new_tokens=3, eos_token_id=None, pad_token_id=0)
+    assert model.lm.generation_config is model.generation_config
+    ids = torch.tensor([[5, 6]])
+    assert model.generate(ids).shape == (1, 5)
+    assert model.generate(ids, output_uncertainties=True).uncertainties.total.shape == (1, 3)
+    model.config.use_tfb_for_generation = True
+    assert model.generate(ids).shape == (1, 5)
+    model.generation_config.return_dict_in_generate = True
+    assert model.generate(ids).sequences.shape == (1, 5)
+    assert model.generate(ids, return_dict_in_generate=False).shape == (1, 5)
+
+
+def test_a_fresh_wrapper_is_silent_until_it_computes_its_basis() -> None:
+    keys: dict[str, Any] = {"text_config": MistralConfig(**TINY), "basis_idx": [0, 1], "num_samples": 3}
+    model = AutoModelForCausalLM.from_config(BayesianLMConfig(**keys)).eval()
+    call: dict[str, Any] = {"prompt_ids": [5, 6], "response_ids": [7], "seed": 1}
+    assert all((projection.basis == 0).all() for projection in model.noisy_projections)
+    assert score(model, **call).epistemic.abs() < 1e-6
+    model.compute_basis()
+    assert score(model, **call).epistemic > 1e-6
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,16 @@ def test_output_of_the_score_command_is_read(tmp_path: Path, tiny_llama_tfb_path
     assert str(tiny_llama_tfb_path.parent) not in page.read_text()
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_a_byte_order_mark_is_skipped(tmp_path: Path, suffix: str) -> None:
+    record: dict[str, Any] = a_record(["a"]) if suffix == "jsonl" else {"prompt": "p", "outputs": [a_record(["a"])]}
+    path = write(tmp_path / f"marked.{suffix}", record)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    result = run(path, "--output", tmp_path / "page.html")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "1 of 1 responses shown, 0 failed" in result.stdout
+
+
 def test_tensors_can_be_written(tmp_path: Path) -> None:
     values = TokenUncertainty(*torch.arange(16.0).view(8, 2))
     path = tmp_path / "folder" / "page.html"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from transformers import AutoTokenizer
 
 from bayesian_transformer.score import BadLine, main, parse_line
 from bayesian_transformer.uncertainty import FIELDS
@@ -84,6 +85,102 @@ def test_output_of_other_settings_or_texts_is_refused(tiny_llama_tfb_path: Path,
     source.write_text(LINES[-1])
     assert "choose another --output" in run(tiny_llama_tfb_path, source, output).stderr
     assert output.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"my": "precious", "notes": [1, 2, 3]}',
+        '{"my": "precious", "notes": [1, 2, 3]}\n',
+        "first line\nsecond line without an end",
+        '{"prompt": "2 + 2 =", "response": " 4."}\n',
+        "[" * 100_000 + "\n",
+        '{"schema_version": 1, "line": "1"}\n',
+        '{"schema_version": 2, "line": 1}\n',
+        "\n\n",
+    ],
+)
+def test_a_file_of_something_else_is_left_alone(
+    tiny_llama_tfb_path: Path, source: Path, tmp_path: Path, content: str
+) -> None:
+    output = tmp_path / "precious.json"
+    output.write_text(content)
+    result = run(tiny_llama_tfb_path, source, output)
+    assert result.exit_code == 1
+    assert next(line for line in result.stderr.splitlines() if str(output) in line).endswith("choose another --output")
+    assert output.read_text() == content
+
+
+def test_a_torn_first_line_is_scored_again(tiny_llama_tfb_path: Path, source: Path, tmp_path: Path) -> None:
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "scores.jsonl"
+    run(tiny_llama_tfb_path, source, whole, "--batch-size", "1")
+    first = whole.read_bytes().split(b"\n")[0]
+    for size in (1, 30, len(first) - 1):  # within the repeated input, and after it
+        output.write_bytes(first[:size])
+        run(tiny_llama_tfb_path, source, output, "--batch-size", "1")
+        assert output.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["line", "model", "total", "schema_version", "token_ids"])
+def test_input_fields_are_not_overwritten(tiny_llama_tfb_path: Path, source: Path, tmp_path: Path, name: str) -> None:
+    output = tmp_path / "scores.jsonl"
+    source.write_text(f'{{"prompt": "a", "response": " b", "{name}": 1}}\n{LINES[0]}\n')
+    result = run(tiny_llama_tfb_path, source, output)
+    assert result.exit_code == 1
+    assert f"{source}:1: has the field {name}, which the output line adds; rename it" in result.stderr
+    assert [row["line"] for row in rows(output)] == [2]
+
+
+def test_what_a_line_asks_of_tokenizer_and_template_fails_alone(
+    tiny_llama_tfb_path: Path, source: Path, tmp_path: Path
+) -> None:
+    """A token that the model does not know, and messages that the chat template stumbles over."""
+    model = Path(shutil.copytree(tiny_llama_tfb_path, tmp_path / "model"))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|new|>"]})
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{{ m.tools | length }}{% endfor %}"
+    tokenizer.save_pretrained(model)
+    lines = [
+        {"prompt": "a", "response": " b"},
+        {"prompt": "a", "response": " c<|new|>"},
+        {"messages": [{"role": "user", "content": "x", "tools": 5}], "response": " d"},
+        {"messages": [{"role": "user", "content": "x", "tools": [5]}], "response": " e"},
+    ]
+    source.write_text("\n".join(map(json.dumps, lines)))
+    result = run(model, source, tmp_path / "scores.jsonl", "--batch-size", "2")
+    assert result.exit_code == 1
+    assert f"{source}:2: token '<|new|>' has the id 49152" in result.stderr
+    assert f"{source}:3: the chat template refuses the messages" in result.stderr
+    assert [row["line"] for row in rows(tmp_path / "scores.jsonl")] == [1, 4]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(
+    tiny_llama_tfb_path: Path, source: Path, tmp_path: Path
+) -> None:
+    source.write_bytes(b"\xef\xbb\xbf" + LINES[0].encode())
+    assert run(tiny_llama_tfb_path, source, tmp_path / "scores.jsonl").exit_code == 0
+    assert rows(tmp_path / "scores.jsonl")[0]["id"] == "first"
+
+
+def test_the_model_may_be_spelt_otherwise_when_resuming(
+    tiny_llama_tfb_path: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "scores.jsonl"
+    run(tiny_llama_tfb_path, source, output)
+    before = output.read_bytes()
+    monkeypatch.chdir(tiny_llama_tfb_path.parent)
+    for model in (Path(tiny_llama_tfb_path.name), tiny_llama_tfb_path / "." / ".." / tiny_llama_tfb_path.name):
+        assert "3 texts were there" in run(model, source, output).stdout
+    assert output.read_bytes() == before
+    other = Path(shutil.copytree(tiny_llama_tfb_path, tmp_path / "other"))
+    assert "choose another --output" in run(other, source, output).stderr
+
+
+def test_an_input_without_texts_has_an_output(tiny_llama_tfb_path: Path, source: Path, tmp_path: Path) -> None:
+    source.write_text("\n")
+    output = tmp_path / "new" / "scores.jsonl"
+    assert run(tiny_llama_tfb_path, source, output).exit_code == 0
+    assert output.read_bytes() == b""
 
 
 def test_bad_options_are_one_line(tiny_llama_path: Path, source: Path, tmp_path: Path) -> None:

@@ -97,6 +97,36 @@ def test_no_more_logits_than_the_chunk(tiny_llama_tfb_path: Path) -> None:
     assert max(rows) == 6
 
 
+def test_the_prompt_comes_in_chunks_too(tiny_llama_tfb_path: Path) -> None:
+    model = load(tiny_llama_tfb_path)
+    layer: list[int] = []
+    head: list[int] = []
+    model.model.layers[0].mlp.register_forward_hook(lambda m, a, out: layer.append(out.shape[:-1].numel()))
+    model.lm_head.register_forward_hook(lambda m, a, out: head.append(out.shape[:-1].numel()))
+    whole = score(model, [40] * 31, [41, 42], seed=0)
+    assert max(layer) == 30
+    layer.clear()
+    head.clear()
+    parts = score(model, [40] * 31, [41, 42], seed=0, chunk_rows=12)
+    assert (layer, head) == ([12, 12, 6, 2, 4], [2, 4])  # the prompt, then two positions, clean and under two samples
+    torch.testing.assert_close(parts.stack(), whole.stack(), rtol=1e-3, atol=1e-5)
+
+
+def test_columns_between_responses_have_no_logits(tiny_llama_tfb_path: Path) -> None:
+    """As in a dialogue, of which the model's turns are scored."""
+    model = load(tiny_llama_tfb_path)
+    ids = torch.arange(40, 60)[None]
+    wanted = torch.zeros(1, 20, dtype=torch.bool)
+    wanted[0, [3, 4, 15, 16, 17]] = True
+    rows: list[int] = []
+    model.lm_head.register_forward_hook(lambda m, a, out: rows.append(out.shape[:-1].numel()))
+    table = score_batch(model, ids, torch.ones_like(ids), wanted, [7])
+    assert rows == [2, 4, 3, 6]
+    assert table.isnan().all(-1).equal(~wanted)
+    alone = score(model, ids[0, :3].tolist(), ids[0, 3:18].tolist(), seed=7).stack()
+    torch.testing.assert_close(table[wanted], alone[wanted[0, 3:18]], rtol=1e-3, atol=1e-5)
+
+
 def test_a_batch_of_texts_keeps_to_the_chunk(tiny_llama_tfb_path: Path) -> None:
     model, tokenizer = load(tiny_llama_tfb_path), AutoTokenizer.from_pretrained(tiny_llama_tfb_path)
     rows: list[int] = []
@@ -178,6 +208,7 @@ def test_text_that_does_not_round_trip_is_refused(tiny_llama_tfb_path: Path) -> 
         (ScoringRequest([{"role": "user", "content": "\ud800"}], "a"), "surrogates not allowed"),
         (ScoringRequest([{"role": "robot", "content": "a"}], "a"), "no robots"),
         (ScoringRequest([], "a"), "empty conversation"),
+        (ScoringRequest([{"role": "user", "content": "a", "tools": 5}], "a"), "chat template refuses .* no len"),  # type: ignore[dict-item]
     ],
 )
 def test_what_the_tokenizer_cannot_take_is_refused(
@@ -186,10 +217,21 @@ def test_what_the_tokenizer_cannot_take_is_refused(
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama_tfb_path)
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'robot' %}{{ raise_exception('no robots') }}{% endif %}"
-        "{{ m.content }}{% endfor %}"
+        "{{ m.content }}{% if m.tools is defined %}{{ m.tools | length }}{% endif %}{% endfor %}"
     )
     with pytest.raises(ValueError, match=message):
         encode(tokenizer, request_)
+
+
+def test_tokens_that_the_model_does_not_know_stand_as_failures(tiny_llama_tfb_path: Path) -> None:
+    model, tokenizer = load(tiny_llama_tfb_path), AutoTokenizer.from_pretrained(tiny_llama_tfb_path)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|new|>"]})
+    requests = [ScoringRequest("a", " b<|new|>"), ScoringRequest("<|new|>", " b"), ScoringRequest("a", " b")]
+    for batch_size in (1, 3):
+        *unknown, good = score_texts(model, tokenizer, requests, batch_size=batch_size)
+        for result in unknown:
+            assert str(result) == "token '<|new|>' has the id 49152, but the model knows only 49152 tokens"
+        assert isinstance(good, ScoredText)
 
 
 def test_texts_longer_than_a_sliding_window_stand_as_failures(tiny_llama_tfb_path: Path) -> None:
@@ -211,6 +253,8 @@ def test_bad_arguments(tiny_llama_tfb_path: Path) -> None:
     model = load(tiny_llama_tfb_path)
     with pytest.raises(ValueError, match="at least one token"):
         score(model, [5], [], seed=0)
+    with pytest.raises(ValueError, match="2049 tokens, more than the 2048 of the model"):
+        score(model, [5] * 2000, [6] * 49, seed=0)
     with pytest.raises(ValueError, match="bayes_sigma"):
         score(model, [5], [6], seed=0, sigma=-1.0)
     with pytest.raises(ValueError, match="num_samples"):

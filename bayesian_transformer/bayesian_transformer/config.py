@@ -6,7 +6,8 @@ from os import PathLike
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, LlamaConfig, PreTrainedConfig, Qwen2Config
+from transformers import CONFIG_MAPPING, AutoConfig, LlamaConfig, PreTrainedConfig, Qwen2Config
+from transformers.models.auto import tokenization_auto
 
 from .layers import NOISE_KINDS, check_kind
 
@@ -125,6 +126,24 @@ ARCHITECTURES = {
 
 
 def register_configs() -> None:
-    """Make AutoConfig know the TFB model types. Safe to call again."""
+    """Make AutoConfig and AutoTokenizer know the TFB model types. Safe to call again."""
     for architecture in ARCHITECTURES.values():
         AutoConfig.register(architecture.config_class.model_type, architecture.config_class, exist_ok=True)
+        _register_tokenizer(architecture)
+
+
+def _register_tokenizer(architecture: Architecture) -> None:
+    """Give a TFB model type the tokenizer of its base.
+
+    AutoTokenizer knows the class where a checkpoint names none, and overrules the `tokenizer_class` of some model types
+    whose checkpoints are known to name a wrong one. It looks both up by model type.
+    """
+    base, ours = architecture.base_model_type, architecture.config_class.model_type
+    names = tokenization_auto.TOKENIZER_MAPPING_NAMES
+    if names.get(base) is not None:
+        names[ours] = names[base]
+        mapping = tokenization_auto.TOKENIZER_MAPPING
+        mapping.register(architecture.config_class, mapping[CONFIG_MAPPING[base]], exist_ok=True)
+    overruled: set[str] = getattr(tokenization_auto, "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS", set())
+    if base in overruled:
+        overruled.add(ours)

@@ -6,8 +6,8 @@ and so do the clean numbers: the tokens are those of plain generate.
 """
 
 import copy
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -19,6 +19,7 @@ from transformers.generation import GenerationMode, StoppingCriteriaList
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from .config import NoiseConfig
+from .limits import window_length
 from .noise import noise_key
 from .particles import NoisyProjection, ParticleNoise, particle_logits
 from .uncertainty import FIELDS, TokenUncertainty, Uncertainty, mixture_logits, token_uncertainty
@@ -26,19 +27,24 @@ from .uncertainty import FIELDS, TokenUncertainty, Uncertainty, mixture_logits, 
 Seeds = int | Sequence[int]
 TokenDict = dict[int, Uncertainty]
 
+# Those that keep all K/V in tensors on the model's device.
+_CACHES = (None, "dynamic", "static", "hybrid", "hybrid_chunked", "sliding_window")
+
 
 @dataclass
 class GenerateUncertaintyOutput(GenerateDecoderOnlyOutput):
     """What generate returns, plus `uncertainties`: eight float32 tensors [batch, new tokens], in nats.
 
-    They are NaN where a sequence had ended and holds padding.
+    They are NaN where a sequence had ended and holds padding. `lengths`, int64 [batch], counts the new tokens without
+    padding.
     """
 
     uncertainties: TokenUncertainty | None = None
+    lengths: Tensor | None = None
 
     def token_uncertainties(self, tokenizer: PreTrainedTokenizerBase | None = None) -> list[list[TokenDict]]:
         """For each sequence one {token id: Uncertainty} per new token, as vLLM gives them; padding is left out."""
-        if self.uncertainties is None:
+        if self.uncertainties is None or self.lengths is None:
             raise ValueError("generate ran without output_uncertainties=True")
         table, names = self.uncertainties.stack(), [field.name for field in fields(Uncertainty)][: len(FIELDS)]
         new_tokens = self.sequences[:, self.sequences.shape[1] - table.shape[1] :]
@@ -46,18 +52,27 @@ class GenerateUncertaintyOutput(GenerateDecoderOnlyOutput):
         return [
             [
                 {token: Uncertainty(**dict(zip(names, value, strict=True)), decoded_token=decode([token]))}
-                for token, value in zip(ids, values, strict=True)
-                if not all(map(math.isnan, value))
+                for token, value in zip(ids[:length], values[:length], strict=True)
             ]
-            for ids, values in zip(new_tokens.tolist(), table.tolist(), strict=True)
+            for ids, values, length in zip(new_tokens.tolist(), table.tolist(), self.lengths.tolist(), strict=True)
         ]
 
 
 def expand_seeds(seeds: Seeds | None, count: int) -> Tensor:
-    """One int64 seed for each of `count` sequences: an int counts up from itself, None starts at torch's seed."""
+    """One int64 seed for each of `count` sequences: an int counts up from itself, None starts at torch's seed.
+
+    Tensors and arrays count as the integer or the list that they hold.
+    """
     if seeds is None:
         seeds = torch.initial_seed() & (2**63 - 1)
-    values = list(map(int, seeds)) if isinstance(seeds, Iterable) else [int(seeds) + row for row in range(count)]
+    given: Any = seeds.tolist() if hasattr(seeds, "tolist") else seeds
+    try:
+        if isinstance(given, Sequence):
+            values = [operator.index(seed) for seed in given]
+        else:
+            values = [operator.index(given) + row for row in range(count)]
+    except TypeError as error:
+        raise ValueError(f"noise seeds must be integers; got {seeds!r}") from error
     if len(values) != count:
         raise ValueError(f"{len(values)} noise seeds for {count} sequences; give one for each, or a single integer")
     return torch.tensor([noise_key(value) for value in values], dtype=torch.int64)
@@ -71,6 +86,7 @@ class StepRecorder:
         self.noise: ParticleNoise | None = None
         self.logits: Tensor | None = None  # [S, B, V] of the last forward
         self.finished: Tensor | None = None  # bool [B]
+        self.lengths: Tensor | None = None  # int64 [B], tokens so far
         self.steps: list[Tensor] = []  # [B, 8] each
 
     def after_forward(self, model: PreTrainedModel, _: Any, kwargs: dict[str, Any], output: Any) -> None:
@@ -92,9 +108,10 @@ class StepRecorder:
     def after_choice(self, tokens: Tensor, stopped: Tensor) -> None:
         """Complete a step: `tokens` [B] were chosen, the sequences with `stopped` [B] end here."""
         values = token_uncertainty(self.logits, tokens).stack()  # type: ignore[arg-type]
-        if self.finished is None:
-            self.finished = torch.zeros_like(stopped)
+        if self.finished is None or self.lengths is None:
+            self.finished, self.lengths = torch.zeros_like(stopped), torch.zeros_like(tokens)
         self.steps.append(values.masked_fill(self.finished[:, None], torch.nan))
+        self.lengths = self.lengths + ~self.finished
         self.finished = self.finished | stopped
 
 
@@ -112,12 +129,14 @@ class RecordingCriteria(StoppingCriteriaList):
 
 
 @contextmanager
-def _recording(model: PreTrainedModel, recorder: StepRecorder) -> Iterator[None]:
-    """Within the block, generate of `model` feeds the recorder."""
+def _recording(model: PreTrainedModel, recorder: StepRecorder, embedded: int) -> Iterator[None]:
+    """Within the block, generate of `model` feeds the recorder. `embedded` tokens come as embeddings, not as ids."""
     prepare = model._get_stopping_criteria  # the one place where all criteria of a call are together
 
-    def prepare_recording(*args: Any, **kwargs: Any) -> RecordingCriteria:
-        return RecordingCriteria(prepare(*args, **kwargs), recorder)
+    def prepare_recording(generation_config: GenerationConfig, *args: Any, **kwargs: Any) -> RecordingCriteria:
+        if recorder.config.effective_samples > 1:
+            _check_window(model, generation_config.max_length + embedded)
+        return RecordingCriteria(prepare(generation_config, *args, **kwargs), recorder)
 
     handle = model.register_forward_hook(recorder.after_forward, with_kwargs=True)
     model._get_stopping_criteria = prepare_recording
@@ -152,10 +171,13 @@ def generate_with_uncertainties(
     else:
         kwargs |= forced
     recorder = StepRecorder(projections, noise, noise_seed)
-    with _recording(model, recorder):
+    embeddings, ids = kwargs.get("inputs_embeds"), kwargs.get("input_ids", inputs)
+    embedded = embeddings.shape[1] if embeddings is not None and ids is None else 0
+    with _recording(model, recorder, embedded):
         output = generate(inputs, generation_config, **kwargs)
     table = torch.stack(recorder.steps, dim=1)
-    return GenerateUncertaintyOutput(**output, uncertainties=TokenUncertainty(*table.unbind(-1)))
+    uncertainties = TokenUncertainty(*table.unbind(-1))
+    return GenerateUncertaintyOutput(**output, uncertainties=uncertainties, lengths=recorder.lengths)
 
 
 def _check_mode(model: PreTrainedModel, config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
@@ -168,12 +190,26 @@ def _check_mode(model: PreTrainedModel, config: GenerationConfig | None, kwargs:
         raise ValueError(f"uncertainties come with greedy search and sampling; {mode.value} is not supported")
     if settings.guidance_scale not in (None, 1) or kwargs.get("custom_generate"):
         raise ValueError("uncertainties come without guidance_scale and custom_generate; leave them out")
+    offloaded = getattr(kwargs.get("past_key_values"), "offloading", False)
+    if offloaded or settings.cache_implementation not in _CACHES:
+        name = "offloaded" if offloaded else settings.cache_implementation
+        raise ValueError(f"weight samples cannot read a {name} KV cache; use cache_implementation dynamic or static")
+
+
+def _check_window(model: PreTrainedModel, length: int) -> None:
+    """ValueError if a sequence of `length` tokens, padding included, may outgrow a sliding window."""
+    window = window_length(model.config)
+    if window is not None and length > window:
+        raise ValueError(
+            f"{length} tokens, prompt and new ones, may outgrow the sliding window of {window}, whose K/V the weight "
+            "samples need; lower max_new_tokens"
+        )
 
 
 def _valid_columns(attention_mask: Any, batch: int, columns: int) -> Tensor:
     """Which cache columns hold tokens, bool [B, columns], from the attention mask of a forward call."""
     if isinstance(attention_mask, dict):
-        attention_mask = attention_mask["full_attention"]
+        attention_mask = attention_mask.get("full_attention", next(iter(attention_mask.values())))
     if attention_mask is None:
         return torch.ones(batch, columns, dtype=torch.bool)
     if attention_mask.dim() == 4:  # made for a static cache: what the last token may see, bool or additive

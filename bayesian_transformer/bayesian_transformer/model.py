@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -75,7 +76,10 @@ class NoisyModelMixin:
         self.config.bayes_sigma = self.noise.replaced(bayes_sigma=sigma).bayes_sigma
 
     def compute_basis(self) -> None:
-        """Set all basis vectors from the weights as they are now (one SVD for each noisy projection)."""
+        """Set all basis vectors from the weights as they are now (one SVD for each noisy projection).
+
+        A model made by `from_config` has random weights and a basis of zeros, so no low-rank noise, until this ran.
+        """
         for projection in self.noisy_projections:
             projection.compute_basis(self.noise.basis_idx, self.noise.bayes_noise)
 
@@ -96,7 +100,6 @@ class NoisyModelMixin:
                 f"{path}: tensor {name} has shape {list(found)} where config.json asks for {list(expected)}; "
                 "convert the model again, or set bayes_noise and basis_idx as it was converted"
             )
-        model.causal_lm.generation_config = model.generation_config
         if model.noise.bayes_noise in NOISE_KINDS:
             for projection in model.noisy_projections:
                 projection.check_basis(model.noise.rank, model.noise.bayes_noise)
@@ -123,9 +126,9 @@ class NoisyModelMixin:
         output = generate_with_uncertainties(
             self.causal_lm, plain, self.noisy_projections, noise, noise_seed, inputs, generation_config, **kwargs
         )
-        as_dict = output_uncertainties or kwargs.get(
-            "return_dict_in_generate", getattr(generation_config, "return_dict_in_generate", False)
-        )
+        configs = [config for config in (generation_config, self.causal_lm.generation_config) if config]
+        asked = [kwargs.get("return_dict_in_generate"), *(config.return_dict_in_generate for config in configs)]
+        as_dict = output_uncertainties or next((value for value in asked if value is not None), False)
         return output if as_dict else output.sequences
 
 
@@ -170,7 +173,6 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin
         if config.text_config is None:
             raise ValueError("BayesianLMConfig needs text_config, the config of the base model")
         self.lm = AutoModelForCausalLM.from_config(config.text_config) if lm is None else lm
-        self.generation_config = self.lm.generation_config
         self._attach_basis()
         self.post_init()
 
@@ -178,32 +180,51 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin
     def wrap(
         cls,
         lm: PreTrainedModel,
-        target_modules: Sequence[str] = PROJECTIONS,
+        target_modules: str | Sequence[str] = PROJECTIONS,
         *,
         rank: int = DEFAULT_RANK,
         basis: Mapping[str, Tensor] | None = None,
         **noise: Any,
     ) -> "BayesianForCausalLMModel":
-        """Wrap `lm`, which is used as it is, not copied.
+        """Wrap `lm`, which is used as it is, not copied. ValueError if it is noisy already.
 
         Args:
-            target_modules: last names of the linear modules that carry noise, for example ("qkv_proj",).
+            target_modules: last names of the linear modules that carry noise, for example ("qkv_proj",), or one name.
             rank: how many singular directions carry low-rank noise.
             basis: basis vectors by name, "model.layers.0.self_attn.q_proj.basis_vectors"; default: computed by SVD.
             noise: the other keys of NoiseConfig, `bayes_noise` for example.
         """
-        keys: dict[str, Any] = {"text_config": copy.deepcopy(lm.config), "target_modules": list(target_modules)}
+        if isinstance(lm, NoisyModelMixin) or id(lm) in _WRAPPERS:
+            raise ValueError(
+                "the model carries noise already, as a TFB model or in another wrapper, whose basis would be lost; use "
+                "that one, or load the base model again"
+            )
+        for module in lm.modules():
+            module._buffers.pop(BASIS, None)  # what a wrapper that is gone left behind
+        names = [target_modules] if isinstance(target_modules, str) else list(target_modules)
+        keys: dict[str, Any] = {"text_config": copy.deepcopy(lm.config), "target_modules": names}
         model = cls(BayesianLMConfig(**keys, **{"basis_idx": list(range(rank))} | noise), lm)
         if basis is not None:
             for projection in model.noisy_projections:
                 projection.set_basis(basis, model.noise.rank, model.noise.bayes_noise)
         elif model.noise.bayes_noise in NOISE_KINDS:
             model.compute_basis()
+        _WRAPPERS[id(lm)] = model
         return model
 
     @property
     def causal_lm(self) -> PreTrainedModel:
         return self.lm
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """That of the base model, which generates."""
+        return self.lm.generation_config
+
+    @generation_config.setter
+    def generation_config(self, value: GenerationConfig) -> None:
+        if "lm" in self._modules:  # transformers sets one before there is a base model
+            self.lm.generation_config = value
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The noise-free forward of the base model."""
@@ -214,6 +235,10 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin
 
     def get_output_embeddings(self) -> torch.nn.Module:
         return self.lm.get_output_embeddings()
+
+
+# The living wrapper of a causal LM by the id of the latter, which it keeps alive.
+_WRAPPERS: WeakValueDictionary[int, BayesianForCausalLMModel] = WeakValueDictionary()
 
 
 def load_basis(path: Path) -> dict[str, Tensor]:

@@ -43,8 +43,8 @@ class NoisyProjection:
         return getattr(self.module, BASIS)
 
     def attach_basis(self, rank: int, kind: str) -> None:
-        """Give the module an empty basis buffer, [out, rank] for right and [in, rank] for left."""
-        self.module.register_buffer(BASIS, self.weight.new_empty(self._basis_shape(rank, kind)))
+        """Give the module a basis buffer of zeros (no noise), [out, rank] for right and [in, rank] for left."""
+        self.module.register_buffer(BASIS, self.weight.new_zeros(self._basis_shape(rank, kind)))
 
     def compute_basis(self, basis_idx: Sequence[int], kind: str) -> None:
         """Fill the basis with singular vectors of the weight as it is now."""
@@ -112,7 +112,7 @@ class ParticleNoise:
             x = args[0].reshape(*positions.shape, self.particles, -1)
             noise = self._low_rank if self.config.bayes_noise in NOISE_KINDS else self._full_rank
             added = noise(site, projection, x, positions.to(x.device))
-            return (output.float() + added.view_as(output)).to(output.dtype)
+            return (output.float() + added.reshape(output.shape)).to(output.dtype)
 
         return add_noise
 

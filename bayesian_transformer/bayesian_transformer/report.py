@@ -9,6 +9,7 @@ shown are reported by line; all others are, and the exit status is 1.
 """
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class TokenizerMissing(ValueError):
 
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadRecord]]:
     """The records of a file with where they are: one for each line, or for each response of a .json file."""
-    content = path.read_bytes()
+    content = path.read_bytes().removeprefix(BOM_UTF8)
     if path.suffix != ".json":
         for number, line in enumerate(content.split(b"\n"), start=1):
             if line.strip():

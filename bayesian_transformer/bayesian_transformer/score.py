@@ -4,12 +4,14 @@
 
 Each input line is an object with `response` and either `prompt` (raw text) or `messages` (for the chat template), and
 optionally `seed`. Each output line repeats its input and adds `line` (the input line's number), `token_ids`, `tokens`,
-one array per quantity, and how it was computed. A run that was cut short resumes where it stopped. Lines that cannot
-be scored are reported by number; all others are scored, and the exit status is 1.
+one array per quantity, and how it was computed; its input must have none of these fields but `seed`. A run that was cut
+short resumes where it stopped. Lines that cannot be scored are reported by number; all others are scored, and the exit
+status is 1.
 """
 
 import json
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .checkpoint import tensor_files
 from .config import NoiseConfig
-from .files import append_jsonl, drop_torn_line, dumps, read_jsonl
+from .files import append_jsonl, drop_torn_line, dumps
 from .model import NoisyModelMixin
 from .scoring import CHUNK_ROWS, ScoredText, ScoringRequest, noise_settings, score_texts
 from .uncertainty import FIELDS
 
 SCHEMA_VERSION = 1
+
+
+# What an output line adds to its input, which may bring only its seed.
+_ADDED = frozenset(
+    ("line", "token_ids", "tokens", *FIELDS, "num_samples", "bayes_sigma", "model", "dtype", "schema_version")
+)
 
 
 class BadLine(ValueError):
@@ -44,6 +52,8 @@ def parse_line(line: bytes, seed: int) -> tuple[dict[str, Any], ScoringRequest]:
         raise BadLine(f"not valid JSON ({error})") from error
     if not isinstance(record, dict):
         raise BadLine(f"expected a JSON object, got {type(record).__name__}")
+    if taken := sorted(_ADDED & record.keys()):
+        raise BadLine(f"has the field {taken[0]}, which the output line adds; rename it")
     if not isinstance(record.get("response"), str):
         raise BadLine("needs the field response, a string")
     if ("prompt" in record) == ("messages" in record):
@@ -65,22 +75,72 @@ def _are_messages(value: Any) -> bool:
     )
 
 
+def read_lines(source: Path) -> list[bytes]:
+    """The lines of an input file, without the mark that some editors put at the beginning of UTF-8."""
+    return source.read_bytes().removeprefix(BOM_UTF8).split(b"\n")
+
+
+def read_scores(output: Path, lines: list[bytes]) -> dict[int, dict[str, Any]]:
+    """The rows of an output file by the number of their input line. ValueError if it is no output of this program.
+
+    Nothing is changed. A torn last line is left out; where it is the only one, it must begin as one of `lines` does.
+    """
+    *whole, torn = output.read_bytes().split(b"\n")
+    rows = {}
+    for number, line in enumerate(whole, start=1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict) or row.get("schema_version") != SCHEMA_VERSION or type(row.get("line")) is not int:
+            raise ValueError(f"{output}:{number}: is no line of scores; choose another --output")
+        rows[row["line"]] = row
+    if torn and not rows and not any(_begins_alike(torn, line) for line in lines):
+        raise ValueError(f"{output}: holds something else than scores; choose another --output")
+    return rows
+
+
+def _begins_alike(torn: bytes, line: bytes) -> bool:
+    """Whether a cut output line may be that of an input line, which it repeats first."""
+    try:
+        record, _ = parse_line(line, 0)
+    except BadLine:
+        return False
+    start = dumps(record).encode()[:-1]
+    return torn.startswith(start) or start.startswith(torn)
+
+
+def model_name(path: object) -> object:
+    """What an output line says of the model: the whole path of a folder, however it was spelt."""
+    return str(Path(path).resolve()) if isinstance(path, str) and Path(path).is_dir() else path
+
+
 class Scoring:
     """One run over a file: what is done already, what failed, and the settings that every output line records."""
 
-    def __init__(self, output: Path, noise: NoiseConfig, seed: int, **settings: str) -> None:
-        self.output, self.seed, self.failures = output, seed, 0
-        self.settings = {"num_samples": noise.effective_samples, "bayes_sigma": noise.bayes_sigma, **settings}
-        drop_torn_line(output)
-        self.done = {row.get("line"): row for row in read_jsonl(output)} if output.exists() else {}
+    def __init__(
+        self, lines: list[bytes], output: Path, noise: NoiseConfig, seed: int, *, model: str, dtype: str
+    ) -> None:
+        self.lines, self.output, self.seed, self.failures = lines, output, seed, 0
+        self.settings = {
+            "num_samples": noise.effective_samples,
+            "bayes_sigma": noise.bayes_sigma,
+            "model": model_name(model),
+            "dtype": dtype,
+        }
+        self.done = read_scores(output, lines) if output.exists() else {}
         for number, row in self.done.items():
-            changed = {key: row.get(key) for key, value in self.settings.items() if row.get(key) != value}
+            known = {**row, "model": model_name(row.get("model"))}
+            changed = {key: known.get(key) for key, value in self.settings.items() if known.get(key) != value}
             if changed:
                 raise ValueError(f"{output}: line {number} was scored with {changed}; choose another --output")
+        drop_torn_line(output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.touch()  # an input without texts has an output too
 
-    def requests(self, lines: list[bytes], source: Path) -> Iterator[tuple[int, dict[str, Any], ScoringRequest]]:
+    def requests(self, source: Path) -> Iterator[tuple[int, dict[str, Any], ScoringRequest]]:
         """The lines still to score; bad ones are reported and counted."""
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(self.lines, start=1):
             if not line.strip():
                 continue
             try:
@@ -146,8 +206,8 @@ def main(source: Path, output: Path, model_path: str, dtype: str, device: str, s
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_path)
         noise = noise_settings(model, settings["num_samples"], settings["sigma"])
-        scoring = Scoring(output, noise, seed, model=model_path, dtype=dtype)
-        todo = list(scoring.requests(source.read_bytes().split(b"\n"), source))
+        scoring = Scoring(read_lines(source), output, noise, seed, model=model_path, dtype=dtype)
+        todo = list(scoring.requests(source))
         results = score_texts(model, tokenizer, [request for *_, request in todo], **settings)
         for (number, record, request), scored in zip(tqdm(todo, unit="text"), results, strict=True):
             if isinstance(scored, ScoredText):

@@ -1,8 +1,8 @@
 """Uncertainties of given texts: what decoding them token by token would have given, computed in parallel.
 
-The clean pass goes through prompt and response once and fills the KV cache. Behind it, chunk by chunk, the S - 1 noisy
-samples of all response positions run in parallel: the row at position t attends to the clean K/V before t and to its
-own k, v. `chunk_rows` bounds the memory: the model computes no more rows of logits (weight samples included) at a time.
+The clean pass goes through prompt and response once, chunk by chunk, and fills the KV cache. Behind it the S - 1 noisy
+samples of the chunk's response positions run in parallel: the row at position t attends to the clean K/V before t and
+to its own k, v. `chunk_rows` bounds the memory: the model computes no more rows (weight samples included) at a time.
 """
 
 import inspect
@@ -14,15 +14,21 @@ from typing import Any
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
 
 from .config import NoiseConfig
 from .generation import expand_seeds
+from .limits import max_length
 from .model import NoisyModelMixin
 from .particles import ParticleNoise, particle_logits
 from .uncertainty import FIELDS, TokenUncertainty, token_uncertainty
 
 CHUNK_ROWS = 512
+# What a template may raise on messages that it was not written for; it runs expressions on them.
+_TEMPLATE_ERRORS = (
+    TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 
 
 def score(
@@ -41,7 +47,7 @@ def score(
         prompt_ids, response_ids: token ids, at least one each.
         seed: noise seed; that of a vLLM or transformers request reproduces its numbers.
         num_samples, sigma: default to those of the model's config.
-        chunk_rows: bound on the rows of logits in memory; one position with all its weight samples is the least.
+        chunk_rows: bound on the rows in one pass of the model; one position with all its weight samples is the least.
     """
     if not len(prompt_ids) or not len(response_ids):
         raise ValueError("prompt and response must each have at least one token")
@@ -77,36 +83,66 @@ def score_batch(
         response_mask: bool [B, T], the tokens to score; the first token of a sequence cannot be one.
         seeds: one noise seed for each sequence.
     """
-    valid, wanted = attention_mask.bool(), response_mask.bool()
+    device = model.causal_lm.device
+    ids, valid, wanted = input_ids.to(device), attention_mask.to(device).bool(), response_mask.to(device).bool()
     if (wanted & (~valid | (valid.long().cumsum(-1) < 2))).any():
         raise ValueError("response_mask marks padding or the first token of a sequence, which nothing predicts")
     if not wanted.any():
         raise ValueError("response_mask marks no token")
     lm = model.causal_lm
-    vocabulary = lm.get_input_embeddings().num_embeddings
-    if ((input_ids < 0) | (input_ids >= vocabulary)).any():
-        raise ValueError(f"input_ids must lie in [0, {vocabulary}), the vocabulary of the model")
+    _check_texts(lm, ids, valid)
     particles = ParticleNoise(model.noisy_projections, noise or model.noise, expand_seeds(seeds, len(input_ids)))
     predicts = wanted.roll(-1, dims=1)  # a token is predicted one column before its own
-    columns = predicts.any(0).nonzero().flatten().tolist()
-    step = max(1, chunk_rows // (len(input_ids) * (particles.particles + 1)))
-    table = torch.full((*input_ids.shape, len(FIELDS)), torch.nan)
-    ids, valid = input_ids.to(lm.device), valid.to(lm.device)
-    cache = DynamicCache(config=lm.config)
-    if columns[0]:
-        _clean_forward(lm.base_model, cache, ids, valid, 0, columns[0])  # no logits of the prompt
-    for start in range(columns[0], columns[-1] + 1, step):
-        stop = min(start + step, columns[-1] + 1)
+    positions = max(1, chunk_rows // len(ids))
+    table = torch.full((*ids.shape, len(FIELDS)), torch.nan, device=device)
+    cache = _full_cache(lm)
+    for start, stop, needed in _chunks(predicts.any(0).tolist(), positions, particles.particles + 1):
+        if not needed:
+            _clean_forward(lm.base_model, cache, ids, valid, start, stop)  # no logits of the prompt
+            continue
         logits = [_clean_forward(lm, cache, ids, valid, start, stop).logits[None]]
         if particles.particles:
             logits.append(particle_logits(lm, particles, cache, valid[:, :stop], ids[:, start:stop]))
-        table[:, start + 1 : stop + 1] = _statistics(logits, ids[:, start + 1 : stop + 1]).cpu()
+        table[:, start + 1 : stop + 1] = _statistics(logits, ids[:, start + 1 : stop + 1])
     return table.masked_fill_(~wanted[..., None], torch.nan)
+
+
+def _check_texts(lm: PreTrainedModel, ids: Tensor, valid: Tensor) -> None:
+    """ValueError if a text is too long for the model or holds a token that it does not know."""
+    vocabulary, limit = lm.get_input_embeddings().num_embeddings, max_length(lm.config)
+    if ((ids < 0) | (ids >= vocabulary)).any():
+        raise ValueError(f"input_ids must lie in [0, {vocabulary}), the vocabulary of the model")
+    longest = int(valid.sum(-1).max())
+    if limit is not None and longest > limit:
+        raise ValueError(f"a text has {longest} tokens, more than the {limit} of the model")
+
+
+def _full_cache(lm: PreTrainedModel) -> DynamicCache:
+    """An empty cache that keeps all K/V: padding may fill a sliding window that holds the texts themselves."""
+    cache = DynamicCache(config=lm.config)
+    cache.layers = [DynamicLayer() if getattr(layer, "is_sliding", False) else layer for layer in cache.layers]
+    return cache
+
+
+def _chunks(needed: Sequence[bool], positions: int, samples: int) -> Iterator[tuple[int, int, bool]]:
+    """Cut the columns up to the last needed one into ranges that are needed throughout or not at all.
+
+    A range has at most `positions` columns, or where it is needed, as many as with all `samples` are that many rows.
+    """
+    start, end = 0, len(needed) - list(needed)[::-1].index(True)
+    while start < end:
+        limit = start + max(1, positions // samples if needed[start] else positions)
+        stop = start + 1
+        while stop < min(limit, end) and needed[stop] == needed[start]:
+            stop += 1
+        yield start, stop, needed[start]
+        start = stop
 
 
 def _clean_forward(model: Any, cache: DynamicCache, ids: Tensor, valid: Tensor, start: int, stop: int) -> Any:
     """Noise-free forward of columns [start, stop), which enter the cache."""
     arguments = {"attention_mask": valid[:, :stop].long(), "past_key_values": cache, "use_cache": True}
+    arguments["return_dict"] = True
     if "position_ids" in inspect.signature(model.forward).parameters:  # ALiBi models take none
         arguments["position_ids"] = (valid.long().cumsum(-1) - 1).clamp_min(0)[:, start:stop]
     return model(input_ids=ids[:, start:stop], **arguments)
@@ -149,12 +185,16 @@ class ScoredText:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, request: ScoringRequest, max_length: int | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    request: ScoringRequest,
+    limit: int | None = None,
+    vocabulary: int | None = None,
 ) -> tuple[list[int], list[int]]:
     """Token ids of prompt and response, which are tokenised apart, as the response of a model is.
 
-    ValueError says why a request cannot be scored: no response, too long, messages that the chat template refuses,
-    text that is no Unicode, or a response whose tokens decode to another text.
+    ValueError says why a request cannot be scored: no response, more than `limit` tokens, messages that the chat
+    template refuses, text that is no Unicode, a token beyond the `vocabulary` of the model, or a response whose tokens
+    decode to another text.
     """
     prompt = _encode_prompt(tokenizer, request.prompt)
     request.response.encode()  # UnicodeEncodeError, a ValueError, names a surrogate that stands alone
@@ -163,9 +203,15 @@ def encode(
         raise ValueError("the response is empty")
     if not prompt:
         raise ValueError("the prompt is empty and the tokenizer adds no token that begins a text")
-    if max_length is not None and len(prompt) + len(response) > max_length:
+    if limit is not None and len(prompt) + len(response) > limit:
         raise ValueError(
-            f"prompt and response have {len(prompt)} + {len(response)} tokens, more than the {max_length} of the model"
+            f"prompt and response have {len(prompt)} + {len(response)} tokens, more than the {limit} of the model"
+        )
+    largest = max(*prompt, *response)
+    if vocabulary is not None and largest >= vocabulary:
+        raise ValueError(
+            f"token {tokenizer.convert_ids_to_tokens(largest)!r} has the id {largest}, but the model knows only "
+            f"{vocabulary} tokens"
         )
     if tokenizer.decode(response, clean_up_tokenization_spaces=False) != request.response:
         raise ValueError("the tokens of the response do not decode to the same text; its values would be misplaced")
@@ -178,7 +224,7 @@ def _encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict[s
         return tokenizer(prompt).input_ids
     try:
         text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
-    except TemplateError as error:
+    except _TEMPLATE_ERRORS as error:
         raise ValueError(f"the chat template refuses the messages: {error}") from error
     text.encode()
     return tokenizer(text, add_special_tokens=False).input_ids  # the template writes them itself
@@ -201,12 +247,13 @@ def score_texts(
     noise = noise_settings(model, num_samples, sigma)
     batch_size = max(1, min(batch_size, chunk_rows // noise.effective_samples))
     limit = max_length(model.causal_lm.config)
+    vocabulary = model.causal_lm.get_input_embeddings().num_embeddings
     stream = iter(requests)
     while batch := list(islice(stream, batch_size)):
         encoded: list[tuple[list[int], list[int]] | ValueError] = []
         for request in batch:
             try:
-                encoded.append(encode(tokenizer, request, limit))
+                encoded.append(encode(tokenizer, request, limit, vocabulary))
             except ValueError as error:
                 encoded.append(error)
         good = [(pair, request.seed) for pair, request in zip(encoded, batch, strict=True) if isinstance(pair, tuple)]
@@ -217,12 +264,6 @@ def score_texts(
                 yield ScoredText(pair[1], tokens, TokenUncertainty(*next(tables).unbind(-1)))
             else:
                 yield pair
-
-
-def max_length(config: PreTrainedConfig) -> int | None:
-    """Tokens that a text may have: in the position embeddings, and in a sliding window, which must not lose any."""
-    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
-    return min((limit for limit in limits if limit), default=None)
 
 
 def _score_pairs(
