@@ -3,6 +3,8 @@
 #
 #   bash bash_scripts/test.sh                       # everything; the last line is pytest's summary
 #   bash bash_scripts/test.sh -m "not engine" -x    # arguments go to pytest
+#
+#   TEST_PROCESSES         test processes at a time; default: one per core, at most 4
 set -euo pipefail
 
 if [[ ${1:-} == --help || ${1:-} == -h ]]; then
@@ -28,4 +30,7 @@ ruff format --check .
 mypy bayesian_transformer/bayesian_transformer run eval benchmarks convert_to_tfb.py tests
 mypy datasets/*.py
 shellcheck bash_scripts/*.sh .ci/run
-python -m pytest "$@"
+python -m bayesian_transformer.embedded >/dev/null # made once, not by several test processes at a time
+# An engine takes memory, so no more than four processes.
+PROCESSES=${TEST_PROCESSES:-$(($(nproc) < 4 ? $(nproc) : 4))}
+python -m pytest -n "$PROCESSES" --dist loadfile "$@"
