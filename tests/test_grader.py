@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bayesian_transformer.files import read_jsonl
-from run.utils.grader import Grader, Verdict, extract_answer
-from run.utils.math import RELATIVE_TOLERANCE, choice, normalize, number, words
+from run.utils.grader import Grader, Verdict, choice, extract_answer, lone_number, words
+from run.utils.math import RELATIVE_TOLERANCE, normalize, number
 
 SOLUTIONS = Path(__file__).parent / "data" / "grader_solutions.jsonl"
 PUBLIC = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -38,7 +38,7 @@ def test_extraction_and_reading_take_any_text(text: str) -> None:
     answer = extract_answer(text)
     assert answer is None or answer.strip()
     normal = normalize(text)
-    number(normal), words(text), choice(text)
+    number(normal), words(text), choice(text), lone_number(normal)
     assert normalize(text) == normal
 
 
@@ -169,6 +169,13 @@ CANONICAL = [
     ["52_8", "52_{8}"],
     ["5x - 7y + 4 = 0", "-5x + 7y - 4 = 0", "10x - 14y = -8"],
     ["2x = 6"],
+    ["(2,100)", "(2, 100)", r"\left(2,\,100\right)"],
+    ["2100", "2,100", r"\text{2100 eggs}"],
+    ["3000000", "3 million", r"\$3\text{ million}"],
+    ["1,1,2", "2,1,1"],
+    [r"\{1,1,2\}", r"\{2,1\}", "2, 1"],
+    ["June 20"],
+    ["20", "20 June", "Total: 20", r"\text{Total} = 20"],
     [r"\frac{1}{"],  # stands for itself
 ]
 

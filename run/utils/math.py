@@ -3,11 +3,13 @@
 Nothing here evaluates what a model wrote. Every pattern runs in time linear in the text.
 
 Order of extraction: last non-empty balanced \\boxed{...} or \\fbox{...}; "final answer is ..."; "#### ...";
-"answer is ..." / "answer: ..."; the text itself when it is nothing but an answer; the last number.
+"answer is ..." / "answer: ..."; "option is (B)"; the text itself when it is nothing but an answer; the last number, or
+the formula that it is a part of. A phrase that no answer follows ("the answer is correct") does not count.
 """
 
 import re
 import unicodedata
+from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -15,20 +17,44 @@ from functools import lru_cache
 RELATIVE_TOLERANCE = 1e-4  # of the gold answer, where one of two numbers is written as a decimal
 MAX_NUMBER = 60  # characters of a number that is read as an exact fraction
 MAX_EXPONENT = 300  # of scientific notation; beyond it a number is left to the symbolic comparison
+PHRASES = 20  # of the last "answer is" that are tried
+NEAR = 300  # characters around the last number that can belong to its formula
 
 _DECIMAL = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
+_SCALES = {"hundred": "10^2", "thousand": "10^3", "million": "10^6", "billion": "10^9", "trillion": "10^12"}
+_SCALE = rf"(?:{'|'.join(_SCALES)}|dozen)s?\b"
 _BOX = re.compile(r"\\{1,2}(?:boxed|fbox)\s*(?:(\{)|(?=[0-9a-zA-Z])([0-9]+|[a-zA-Z]))|\\.|[{}]", re.DOTALL)
 _FINAL = re.compile(r"(?i)\bfinal answer\b[\s*]{0,9}(?:is\b|:|=)")
 _ANSWER = re.compile(r"(?i)\banswer\b[\s*]{0,9}(?:is\b|:|=)")
-_HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")
-_LAST_NUMBER = re.compile(
-    r"(?<![\w.])(?:(?<![)\]}])-)?[$€£¥]?(?:"
-    rf"\\[dtc]?frac\s*\{{-?[0-9]+\}}\s*\{{[0-9]+\}}|(?:{_DECIMAL})(?:\s?/\s?[0-9]+)?)(?:\s?\\?%)?"
+_OPTION = re.compile(
+    r"\b(?i:(?:choose|pick|select|is)\s+(?:option|choice)|(?:option|choice)(?:\s+is\b|:)|(?:option|choice)(?=\s*\())"
+    r"[\s*]{0,4}(\([A-Ja-j]\)|[A-J])(?!\w)"
 )
+_HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")
+_NUMBER_IN_TEXT = (
+    r"(?:(?<![)\]}])-)?[$€£¥]?(?:"
+    rf"\\[dtc]?frac\s*\{{-?[0-9]+\}}\s*\{{[0-9]+\}}|(?:{_DECIMAL})(?:\s?/\s?[0-9]+)?)(?:\s?\\?%|\s{_SCALE})?"
+)
+_LAST_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER_IN_TEXT}")
+_FIRST_NUMBER = re.compile(
+    rf"(?:{_NUMBER_IN_TEXT}|\(?[A-H]\)?)(?=(?:\s|[,;(]\s*)(?!(?:and|or|to|equals?|is|are|plus|minus|times|divided)\b)[a-z]{{2,}})"
+)
+_CLAUSE = re.compile(r"\b(?:because|since|as|for|when|if|which|where|while|not|after|and|or|to)\b")
 _MATHS = {"$$": "$$", "$": "$", r"\(": r"\)", r"\[": r"\]"}
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _LINK = re.compile(
-    r"(?i)(?<![\\a-z])(?:equals?|is|are|so|gives|makes|that|correct|indeed|already|actually|simply|just)\b"
+    r"(?i)(?<![\\a-z])(?:equals?|is|are|so|gives|makes|that|correct|indeed|already|actually|simply|just|therefore|thus)\b"
+)
+_JUDGED = re.compile(r"(?i)(?:correct|right|wrong|incorrect|reasonable|valid|sensible|plausible)\b")
+_REMARK = re.compile(
+    r"(?i)(?:in|as|an?(?= )|the|that|this|for|not|very|also|based|given|found|clear|unique|below|above)\b"
+)
+_FREE = r"text|mbox|math[a-z]*|textbf|q?quad|right|end|circ|degree|[dt]?frac"  # commands that do not change a number
+_BOUND_BEFORE = re.compile(rf"(?:[\^_{{√]|\\(?!(?:approx|left|displaystyle|{_FREE})(?![a-z]))[A-Za-z]+\s*[({{]?)\s*$")
+_LEFT = re.compile(r"(?:\\[A-Za-z]+\s*|\\?[^\sA-Za-z,;:\\]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))*$")
+_RIGHT = re.compile(r"(?:\\[A-Za-z]+|[^A-Za-z.,;:\n]|(?:pi|sqrt)\b|[A-Za-z](?![A-Za-z]))*")
+_BOUND_AFTER = re.compile(
+    rf"\s*(?:\\(?!(?:{_FREE})(?![a-z]))[A-Za-z]|\^(?!\s*\{{?\s*\\circ)|[√πx]|pi\b)|[abcinkpqrtyz]\b"
 )
 
 
@@ -38,11 +64,11 @@ def extract_answer(text: str | None) -> str | None:
         return None
     hashes = _HASHES.findall(text)
     found = _last_box(text) or _stated(text, _FINAL) or (hashes[-1].strip() if hashes else None)
-    found = found or _stated(text, _ANSWER) or _bare(text)
+    found = found or _stated(text, _ANSWER) or _option(text) or _bare(text)
     if found:
         return found
-    numbers = _LAST_NUMBER.findall(text)
-    return numbers[-1].strip() if numbers else None
+    remark = _stated(text, _ANSWER, remarks=True)
+    return remark if remark and remark.startswith("not ") else _last_number(text) or remark
 
 
 def _last_box(text: str) -> str | None:
@@ -65,29 +91,48 @@ def _last_box(text: str) -> str | None:
     return found
 
 
-def _stated(text: str, phrase: re.Pattern[str]) -> str | None:
-    """What follows the last `phrase`: the formula it opens with, or its sentence (of a long one the last number)."""
-    end = max((match.end() for match in phrase.finditer(text)), default=None)
-    if end is None:
-        return None
-    rest = text[end : end + 4000].lstrip(" \t\r\n:*").removeprefix("\\\\")
+def _stated(text: str, phrase: re.Pattern[str], remarks: bool = False) -> str | None:
+    """What follows the last `phrase` with an answer after it, or, with `remarks`, the last one with anything."""
+    ends = deque((match.end() for match in phrase.finditer(text)), maxlen=PHRASES)
+    for end in reversed(ends):
+        rest = text[end : end + 4000].lstrip(" \t\r\n:*").removeprefix("\\\\")
+        found = _formula(rest) or _sentence(rest)
+        is_remark = _JUDGED.match(rest) or (_REMARK.match(found) and not re.search(r"(?<!not )[0-9\\$]", found))
+        if found and (remarks or not is_remark):
+            return found
+    return None
+
+
+def _formula(rest: str) -> str:
+    """The formula that `rest` opens with, or an empty text."""
     for opening, closing in _MATHS.items():
         if rest.startswith(opening) and closing in rest[len(opening) :]:
             content = rest[len(opening) :].split(closing, 1)[0].strip()
             if "\n\n" not in content and not (opening == "$" and " " in content and _WORD.search(content)):
-                return content or None
+                return content
+    return ""
+
+
+def _sentence(rest: str) -> str:
+    """The sentence that `rest` opens with, up to a clause after its first number; of another long one a number."""
     line = re.split(r"\n|\.\s|\.$|I hope", rest, maxsplit=1)[0].strip(" *\t\r")
-    if len(_WORD.findall(line)) > 4:
-        numbers = _LAST_NUMBER.findall(line)
-        return numbers[-1].strip() if numbers else line
-    return _last_part(line) or None
+    is_long = len(_WORD.findall(line)) > 4
+    clause = _CLAUSE.search(line)
+    if _FIRST_NUMBER.match(line) and (clause or not _LINK.search(line)):
+        return line if clause is None or clause[0] in ("and", "or", "to") else line[: clause.start()].strip(" ,;(")
+    return (_last_number(line) or line) if is_long else _last_part(line)
+
+
+def _option(text: str) -> str | None:
+    """The letter of the last "option is (B)" or "choose choice B", if no number follows it."""
+    last = deque(_OPTION.finditer(text), maxlen=1)
+    return last[0][1] if last and not re.search("[0-9]", text[last[0].end() :]) else None
 
 
 def _bare(text: str) -> str | None:
     """The whole text when it is one short line with at most one word in it."""
     line = text.strip()
-    is_bare = len(line) <= 100 and "\n" not in line and len(_WORD.findall(line)) <= 1
-    return _last_part(line) if is_bare else None
+    return _last_part(line) if len(line) <= 100 and "\n" not in line and len(_WORD.findall(line)) <= 1 else None
 
 
 def _last_part(line: str) -> str:
@@ -96,21 +141,41 @@ def _last_part(line: str) -> str:
     return part if any(char.isdigit() for char in part) else line
 
 
+def _last_number(text: str) -> str | None:
+    """The last number, or the formula of which it is only a part, such as $9\\pi$, x^2 and 2\\sqrt{3}."""
+    last = deque(_LAST_NUMBER.finditer(text), maxlen=1)
+    if not last:
+        return None
+    found = last[0][0].strip()
+    start = last[0].start() + len(found) - len(found.lstrip("-$"))
+    end, digits = last[0].end(), text[start : last[0].end()]
+    before, after = text[max(0, start - NEAR) : start], text[end : end + NEAR]
+    for opening, closing in _MATHS.items():
+        _, has_opening, inside = before.rpartition(opening)
+        tail, has_closing, _ = after.partition(closing)
+        formula = inside + digits + tail
+        is_open = has_opening and has_closing and closing not in inside and "\n\n" not in formula
+        if is_open and not _WORD.search(re.sub(TEXT, " ", formula)):
+            return formula.strip()
+    if _BOUND_BEFORE.search(before[-NEAR // 6 :]) or _BOUND_AFTER.match(after):
+        left, right = _LEFT.search(before), _RIGHT.match(after)
+        return ((left[0] if left else "") + digits + (right[0] if right else "")).strip(".,:;!?* ")
+    return found
+
+
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _SYMBOLS = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "⁄": "/", "π": r"\pi ", "∞": r"\infty ",
     "θ": r"\theta ", "√": r"\sqrt ", "°": r"^\circ", "∪": r"\cup ", "∩": r"\cap ", "≤": r"\le ", "≥": r"\ge ",
     "≠": r"\ne ", "±": r"\pm ", "∅": r"\emptyset ", "∈": r"\in ", "≈": r"\approx ", "ℝ": r"\mathbb{R}", "\u200b": "",
 }  # fmt: skip
-_TEXT = r"\\(?:text|mbox|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|rm|operatorname)\s*\{([^{}\\]*)\}"
-_UNITS = (
-    r"(?:mm|cm|km|kg|mg|ml|lb|lbs|oz|ft|yd|mi|hr|hrs|min|mins|sec|secs|mph|kmh|rs|usd|pm|am|sq|cu|deg|rad|in|"
-    r"men|boys|cups|days|cats|dogs|eggs|ways|[a-z]{4,})"
+_FONT = r"\\(?:text|mbox|textbf|textit|textrm|textsf|texttt|textnormal|math(?:rm|bf|it|sf)|rm|operatorname)"
+TEXT = _FONT + r"\s*\{([^{}\\]*)\}"  # as plain words
+_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*°")
+_ANGLE = re.compile(
+    r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])(?:\s*\^\s*(?:[0-9]|\{[0-9]+\}))?"
+    r"\s*(?:\([^()]*\)|\{[^{}]*\}|-?\s*[0-9.]+\s*°)"
 )
-_WORDS_AFTER = re.compile(
-    rf"(?i)(?<=[0-9}}!)])\s*(?:(?<=[0-9}}!)\s]){_UNITS}\b)(?:(?:\s+|/|\s*\.\s*)[a-z]+)*(?:\s*\^?\s*\{{?[23]\}}?)?\.?$"
-)
-_TEXT_AFTER = re.compile(rf"(?<=[0-9}})a-zA-Z!])(?:\s|~)*{_TEXT}(?:\s*\^\s*(?:\{{-?[0-9]\}}|[0-9]))?(?:\s*\.)?$")
 _CLEAN: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -120,22 +185,31 @@ _CLEAN: list[tuple[re.Pattern[str], str]] = [
         (r"\\\$|\$|[€£¥₹]|\\(?:pounds|euro)\b|\b(?:Rs\.?|USD|EUR)\s*(?=[0-9])", ""),
         (r"^\s*\*\*(.*)\*\*\W*$", r"\1"),  # bold in Markdown
         (r"\*\*", "^"),
-        (r"\\!\s*|,?\s*\\(?:ldots|dots|cdots)\s*$", ""),
+        (r"(?<=[0-9])\s*(?:\{\s*,\s*\}|,\s*\\!)\s*(?=[0-9]{3}(?![0-9]))", ""),  # commas that mark thousands
+        (r"\\!\s*|,?\s*\\(?:ldots|dots|cdots)\s*$|[`¢]|\\cent\b|\\(?:text)?color\s*\{[^{}]*\}|\\\\\s*$", ""),
+        (r"\\(?:bf|it|sf|tt|em|bfseries|itshape|small|normalsize|large|Large|LARGE|huge|Huge)(?![A-Za-z])", " "),
+        (r"\\(?:underline|boldsymbol|bm|emph)(?=\s*\{)", ""),
         (r"(?<!\\)\\[,;:> ]|\\q?quad\b|~|\\displaystyle\b|\\left\b|\\right\b|\\[bB]igg?[lr]?\b(?![a-z])", " "),
         (r"\{\s*,\s*\}", ","),
         (r"\\[dtc]frac", r"\\frac"),
         (r"\\%|\s*\\text\s*\{\s*(?:percent|%|\\%)\s*\}|\s*\bper ?cent(?:age)?\b", "%"),
-        (r"\s*\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree\b|\\text\s*\{\s*degrees?\s*\}", " "),
-        (r"\\(?:text|mbox)\s*\{\s*(?:,\s*)?(?:and|or)\s*\}", ","),
+        (r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-z]))|\^?\s*\\degree\b|\s*\\text\s*\{\s*degrees?\s*\}", "° "),
+        (r",?\s*\\(?:text|mbox)\s*\{\s*(?:,\s*)?(?:and|or)\s*\}", ","),
+        (rf"{_FONT}\s*\{{([^{{}}\\]*(?:[0-9]|\b{_SCALE})[^{{}}\\]*)\}}", r" \1 "),
+        (rf"^\s*{_FONT}\s*\{{[^{{}}\\]*(?:[:=]|\b(?:is|are))\s*\}}", ""),  # a sentence before the answer
+        (r"\^\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}{1,2}", ""),
         (r"(?<=[^A-Za-z\\]),?\s+(?:and|or)\s+(?=[^A-Za-z]|[a-z]\s*=)", ","),
         (r"\\langle|\\lparen", "("),
         (r"\\rangle|\\rparen", ")"),
         (r"\\varnothing|\{\s*\\\}|\\\{\s*\\\}", r"\\emptyset "),
         (r"\\(le|ge|ne)q(?:slant)?\b", r"\\\1 "),
-        (r"(?<![A-Za-z\\])(pi|sqrt|infty|theta)(?![A-Za-z])", r"\\\1"),
+        (r"(?<![A-Za-z\\])(pi|sqrt|infty|theta|(?:sin|cos|tan)(?=\s*[(0-9]))(?![A-Za-z])", r"\\\1"),
         (r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty"),
         (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-        (r"^\s*(?:\\approx|\\sim|=|approximately|about|roughly|is\b)\s*", ""),
+        (r"^\s*(?:\\approx|\\sim|\\Rightarrow|\\implies|=|approximately|about|roughly|is\b)\s*", ""),
+        (r"(?<=[0-9.])\\(?:bar|dot|overline)\s*(?:\{([0-9]+)\}|([0-9])(?![0-9]))", r"\\overline{\1\2}"),
+        (r"(?<=[0-9])\s*[xX]\s*(?=10\s*\^)", r"\\times "),
+        *((rf"(?<=[0-9])\s*\b{name}\b", rf" \\cdot {size}") for name, size in (*_SCALES.items(), ("dozen", "12"))),
         (r"(?<![0-9])\.(?=[0-9])", "0."),
     )
 ]  # fmt: skip
@@ -143,9 +217,10 @@ _CLEAN: list[tuple[re.Pattern[str], str]] = [
 
 @lru_cache(maxsize=100_000)
 def normalize(answer: str) -> str:
-    """`answer` without delimiters, spacing commands, currency, degree signs, trailing units and end punctuation.
+    """`answer` without delimiters, spacing commands, fonts, currency, degree signs and end punctuation.
 
-    What is left is LaTeX with single spaces: the input of the string comparison and of the symbolic one.
+    What is left is LaTeX with single spaces: the input of the string comparison and of the symbolic one. An angle in
+    degrees becomes radians in its sine, cosine and the like, and is a plain number elsewhere.
     """
     text = re.sub(r"(?<=[0-9])(?=[¼½¾⅓⅔⅛])", " ", answer)
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", lambda match: "^{" + match[0].translate(_SUPERSCRIPTS) + "}", text)
@@ -155,42 +230,8 @@ def normalize(answer: str) -> str:
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # commands whose backslash was escaped once more
     for pattern, replacement in _CLEAN:
         text = pattern.sub(replacement, text)
-    text = " ".join(text.split()).strip("* ").rstrip(".,;:* ")
-    if any(char.isdigit() for char in text) or "\\" in text:
-        shorter = _WORDS_AFTER.sub("", _TEXT_AFTER.sub("", text)).strip()
-        text = shorter or text
-    return text.rstrip(".,;: ")
-
-
-_CALCULATION = re.compile(
-    r"(?:[0-9.,+\-*/^(){}!%=\s]|\\(?:times|cdot|div|frac)(?![a-z])|(?:(?<=[0-9])|(?<=[0-9] ))[xX](?= ?[0-9]))+"
-)
-
-
-def is_calculation(text: str) -> bool:
-    """Whether a normalised text is written-out arithmetic without names, such as the left side of 2 + 3 = 5."""
-    return _CALCULATION.fullmatch(text) is not None
-
-
-def words(answer: str, short: bool = False) -> str | None:
-    """The lower-case words of an answer that is text, such as \\text{Evelyn} or "no solution"; else None.
-
-    Letters outside of \\text{} could be a product of names: they are words if one has four letters, or if `short`.
-    """
-    text = re.sub(_TEXT, r"\1", normalize(answer)).strip()
-    marked = re.fullmatch(_TEXT, normalize(answer)) is not None
-    plain = re.sub(r"[^\w\s]", " ", text)
-    if not re.fullmatch(r"[^\W\d_]+(?:\s+\w+)*", plain.strip()) or re.search(r"[\\^_=+*/<>|]", text):
-        return None
-    longest = max(len(word) for word in plain.split())
-    return " ".join(plain.casefold().split()) if marked or short or longest >= 4 else None
-
-
-def choice(answer: str) -> str | None:
-    """The letter of a multiple-choice answer such as "(B)", "B.", \\text{(B) 5}, or None."""
-    text = re.sub(_TEXT, r"\1", normalize(answer)).strip(" {}")
-    match = re.match(r"(?i:option|choice)?\s*(?:\(([A-Ja-j])\)|([A-J])(?:[).:]|$|\s(?![A-Za-z=+\-*/^<>])))", text)
-    return (match[1] or match[2]).upper() if match else None
+    text = _ANGLE.sub(lambda match: _DEGREES.sub(r"\\frac{\1 \\pi}{180}", match[0]), text).replace("°", " ")
+    return " ".join(text.split()).strip("* ").rstrip(".,;:* ")
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ class WorkerPool:
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts >= STARTS:
-                raise RuntimeError(
+                raise ChildProcessError(  # an OSError, which the scripts show as one line
                     f"no grading worker starts (see its error output above); "
                     f"try `{sys.executable} -m {MODULE} 5 2048` or a memory limit above {self.memory_mb} MB"
                 )

@@ -7,37 +7,22 @@ sympify or parse_expr, which evaluate Python. No function here limits time or me
 
 import re
 from collections.abc import Sequence
+from typing import TypeAlias
 
+import sympy as sp
 from latex2sympy2_extended import NormalizationConfig, normalize_latex
 from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
+from latex2sympy2_extended.sets import FiniteSet  # keeps the order
 from math_verify import verify
-from sympy import And as Conjunction
-from sympy import (
-    Basic,
-    Eq,
-    FiniteSet,
-    Float,
-    I,
-    Integer,
-    Interval,
-    MatrixBase,
-    N,
-    Rational,
-    Set,
-    Symbol,
-    Tuple,
-    Union,
-    cancel,
-    expand,
-    nan,
-    together,
-    zoo,
-)
+from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
+from sympy.functions.elementary.trigonometric import TrigonometricFunction
 from sympy.polys.polyerrors import BasePolynomialError
 
 from run.utils.math import RELATIVE_TOLERANCE
 
+ROUGHLY = 1e-2  # relative difference of the sides of a rounding such as 2\\pi = 6.28
+Value: TypeAlias = sp.Basic | sp.MatrixBase
 DIGITS = 12  # significant digits of an irrational number in a canonical text
 
 # What sympy raises on an expression that it cannot treat. RecursionError and MemoryError are not among them: those
@@ -55,6 +40,9 @@ SYMPY_ERRORS: tuple[type[Exception], ...] = (
 
 _CONFIG = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
 _IMAGINARY_UNIT = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])(?:\s*(\^))?")
+_COMMAS = re.compile(r"(\\[{}]|[()\[\]]|(?<![0-9,.])[0-9]{1,3}(?:,[0-9]{3})+(?!,?[0-9])|,(?=[0-9]))")
+_GROUPED = re.compile(r"[0-9]+(?:,[0-9]{3})+")
+_OPENING, _CLOSING = frozenset(("(", "[", r"\{")), frozenset((")", "]", r"\}"))
 _SUM = re.compile(r"\\(?:sum|prod)|_\s*\{?i|i\s*=")  # here i is an index
 
 
@@ -65,70 +53,103 @@ class ParseError(ValueError):
 class _Converter(_Latex2Sympy):
     """The library's converter, but for the digits of a number: it hands those to sympify, which evaluates Python."""
 
-    def parse_number(self, text: str) -> Integer | Float:
+    def parse_number(self, text: str) -> sp.Integer | sp.Float:
         digits = text.replace(",", "")
-        return Integer(digits) if digits.isdecimal() else Float(digits)
+        return sp.Integer(digits) if digits.isdecimal() else sp.Float(digits)
 
 
-def parse(text: str) -> Basic | MatrixBase:
-    """The sympy object of one normalised LaTeX answer, unevaluated where the grammar allows it."""
+def parse(text: str, grouped: bool = True) -> Value:
+    """The sympy object of one normalised LaTeX answer, unevaluated where the grammar allows it.
+
+    A comma in brackets separates; elsewhere 1,234 is a number if `grouped`, else two.
+    """
     if not _SUM.search(text):
         text = _IMAGINARY_UNIT.sub(lambda match: "(I)^" if match[1] else "I", text)  # the grammar drops the power of I
     text = re.sub(r"\\begin\{(?:[bvBV]?matrix|smallmatrix|array)\}(?:\{[lcr|]*\})?", r"\\begin{pmatrix}", text)
     text = re.sub(r"\\end\{(?:[bvBV]?matrix|smallmatrix|array)\}", r"\\end{pmatrix}", text)
-    text = re.sub(r"(?<![0-9,.])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])", _without_commas, text.replace("%", ""))
+    text = _separate(text.replace("%", ""), grouped)
     try:
         parsed = _Converter(is_real=True).parse(normalize_latex(text, _CONFIG))
     except (MemoryError, RecursionError, PermissionError):
         raise
     except Exception as error:  # the grammar raises plain Exception for a syntax error
         raise ParseError(f"not an expression: {text[:80]!r}") from error
-    if not isinstance(parsed, Basic | MatrixBase):
+    if not isinstance(parsed, Value):
         raise ParseError(f"not a single expression: {text[:80]!r}")
     return parsed
 
 
-def _without_commas(match: re.Match[str]) -> str:
-    return match[0].replace(",", "")
+def _separate(text: str, grouped: bool) -> str:
+    """`text` without the commas that mark thousands and with a space after the others, so that they stay apart."""
+    depth, pieces = 0, []
+    for piece in _COMMAS.split(text):
+        depth += (piece in _OPENING) - (piece in _CLOSING and depth > 0)
+        is_number = "," in piece and grouped and depth == 0 and _GROUPED.fullmatch(piece) is not None
+        pieces.append(piece.replace(",", "" if is_number else ", "))
+    return "".join(pieces)
 
 
 def equal(gold: str, answer: str) -> bool:
     """Whether two normalised answers are equal. An unreadable answer is unequal to any.
 
-    ParseError if `gold` cannot be read.
+    Where both have commas, 30,150 is read as a number and as a list. ParseError if `gold` cannot be read.
     """
-    expected = parse(gold)
+    if _equal(gold, answer, grouped=True):
+        return True
+    return "," in gold and "," in answer and _equal(gold, answer, grouped=False)
+
+
+def _equal(gold: str, answer: str, grouped: bool) -> bool:
+    expected = _oriented(parse(gold, grouped))
     try:
-        given = parse(answer)
+        given = _oriented(parse(answer, grouped))
     except ParseError:
         return False
+    if r"\{" in gold + answer:  # a set has every element once, a list may repeat one
+        expected, given = _once(expected), _once(given)
     return _same(expected, given)
 
 
-def _same(gold: Basic | MatrixBase, answer: Basic | MatrixBase) -> bool:
+def _once(value: Value) -> Value:
+    return FiniteSet(*dict.fromkeys(_elements(value) or ())) if isinstance(value, sp.FiniteSet) else value
+
+
+def _oriented(value: Value) -> Value:
+    """5 = n as n = 5."""
+    is_reversed = isinstance(value, sp.Eq) and _is_name(value.rhs) and not _is_name(value.lhs)
+    return sp.Eq(value.rhs, value.lhs, evaluate=False) if is_reversed else value
+
+
+def _same(gold: Value, answer: Value) -> bool:
     """Containers element by element, numbers within RELATIVE_TOLERANCE if one is a decimal, the rest symbolically."""
-    gold, answer = _unwrap(gold, answer)
-    if isinstance(gold, Interval) and isinstance(answer, Interval):
+    if _is_equation(gold) != _is_equation(answer) and not (_named(gold) or _named(answer)):
+        return any(_same(*pair) for pair in _sides(gold, answer))
+    gold, answer = _positional(gold, answer)
+    if isinstance(gold, sp.Interval) and isinstance(answer, sp.Interval):
         ends = (gold.left_open, gold.right_open) == (answer.left_open, answer.right_open)
         return ends and _same(gold.start, answer.start) and _same(gold.end, answer.end)
     left, right = _elements(gold), _elements(answer)
     if left is not None and right is not None:
-        if isinstance(gold, FiniteSet):
-            return _same_unordered(gold.args, answer.args if isinstance(answer, FiniteSet) else right)
+        if isinstance(gold, sp.FiniteSet):
+            return _same_unordered(left, right)
         return len(left) == len(right) and all(map(_same, left, right))
-    if _are_inequalities(gold) and _are_inequalities(answer):
+    if len(left or right or ()) > 1 and (_is_number(gold) or _is_number(answer)):  # 1/2 or 0.5, but not 2, 2
+        values, one = (left, answer) if left else (right or [], gold)
+        return len(set(values)) == len(values) and all(_same(one, value) for value in values)
+    if isinstance(gold, sp.And) and isinstance(answer, sp.And) and not _is_equation(gold):  # 1 < x < 2
         return _same_unordered(gold.args, answer.args)
     if _is_number(gold) and _is_number(answer):
-        if gold.has(Float) or answer.has(Float):
-            return bool(abs(N(gold - answer, 30)) <= RELATIVE_TOLERANCE * abs(N(gold, 30)))
-        if (gold.has(I) or answer.has(I)) and expand(gold - answer) == 0:
+        if gold.has(sp.Float) or answer.has(sp.Float):
+            return bool(abs(sp.N(gold - answer, 30)) <= RELATIVE_TOLERANCE * abs(sp.N(gold, 30)))
+        if (gold.has(sp.I) or answer.has(sp.I)) and sp.expand(gold - answer) == 0:
             return True
-    if isinstance(gold, Eq) and isinstance(answer, Eq) and not _is_name(gold.lhs) and _same_equation(gold, answer):
+    are_equations = isinstance(gold, sp.Eq) and isinstance(answer, sp.Eq)
+    if are_equations and not _is_name(gold.lhs) and _same_equation(gold, answer):
         return True
     return bool(verify(gold, answer, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True))
 
 
-def _same_equation(gold: Eq, answer: Eq) -> bool:
+def _same_equation(gold: sp.Eq, answer: sp.Eq) -> bool:
     """Whether the two equations are one polynomial = 0, up to a factor. False if they have no polynomial form."""
     try:
         return _canonical_equation(gold) == _canonical_equation(answer)
@@ -136,42 +157,84 @@ def _same_equation(gold: Eq, answer: Eq) -> bool:
         return False
 
 
-def _are_inequalities(value: Basic | MatrixBase) -> bool:
-    """Whether this is a chain such as 1 < x < 2."""
-    return isinstance(value, Conjunction) and not any(isinstance(part, Eq) for part in value.args)
+def _is_equation(value: Value) -> bool:
+    """Whether this is an equation or a chain of them, such as x = 2 + 3 = 5."""
+    parts = value.args if isinstance(value, sp.And) else (value,)
+    return all(isinstance(part, sp.Eq) for part in parts)
 
 
-def _unwrap(gold: Basic | MatrixBase, answer: Basic | MatrixBase) -> tuple[Basic | MatrixBase, Basic | MatrixBase]:
-    """Drop the left side of an assignment such as x = 5 where only one of the two has it."""
-    if isinstance(answer, Eq) and not isinstance(gold, Eq) and _is_name(answer.lhs):
-        return gold, answer.rhs
-    if isinstance(gold, Eq) and not isinstance(answer, Relational | Conjunction) and _is_name(gold.lhs):
-        return gold.rhs, answer
+def _sides(gold: Value, answer: Value) -> list[tuple[sp.Basic, sp.Basic]]:
+    """What of an equation is compared where the other is none: the value of a name or of a number, not of 2x = 6."""
+    equation = answer if _is_equation(answer) else gold
+    parts = getattr(equation, "_unsorted_args", equation.args) if isinstance(equation, sp.And) else [equation]
+    first, last = parts[0].lhs, parts[-1].rhs
+    if _is_name(first):
+        sides = [last]
+    elif first.free_symbols or last.free_symbols:
+        sides = [last] if sp.expand(first - last) == 0 else []
+    else:
+        is_close = _is_number(first) and _is_number(last) and abs(sp.N(first - last)) <= ROUGHLY * abs(sp.N(first))
+        sides = [last, first] if is_close else [last]
+    return [(gold, side) if equation is answer else (side, answer) for side in sides]
+
+
+def _named(value: Value) -> dict[sp.Symbol, sp.Basic] | None:
+    """The values by name of x = 1, y = 2 or (x, y) = (1, 2), else None; also if a name occurs twice."""
+    pairs: list[tuple[sp.Basic, sp.Basic]] = []
+    parts = _elements(value) or ()
+    if isinstance(value, sp.Eq):
+        names, values = _elements(value.lhs) or (), _elements(value.rhs) or ()
+        pairs = list(zip(names, values, strict=True)) if len(names) == len(values) else []
+    elif len(parts) > 1 and all(isinstance(part, sp.Eq) for part in parts):
+        pairs = [(part.lhs, part.rhs) for part in map(_oriented, parts)]
+    named = dict(pairs)
+    return named if len(named) == len(pairs) > 0 and all(map(_is_name, named)) else None
+
+
+def _positional(gold: Value, answer: Value) -> tuple[Value, Value]:
+    """Named values as tuples: in the same order of names, or, beside values without names, x before y."""
+    left, right = _named(gold), _named(answer)
+    if left and right:
+        return sp.Tuple(*left.values()), sp.Tuple(*(right[name] for name in left if left.keys() == right.keys()))
+    if left and _elements(answer) is not None:
+        return _by_name(left), answer
+    if right and _elements(gold) is not None:
+        values = _by_name(right)
+        return sp.Tuple(*(_elements(gold) or ())) if isinstance(values, sp.Tuple) else gold, values
     return gold, answer
 
 
-def _is_name(side: Basic) -> bool:
-    return isinstance(side, Symbol) or (getattr(side, "is_Function", False) and all(map(_is_name, side.args)))
+def _by_name(named: dict[sp.Symbol, sp.Basic]) -> sp.Basic:
+    """The values of x, y or a, b, c in that order and of other names as they come; of x_1, x_2 without order."""
+    letters = [str(name)[0] for name in named]
+    is_row = len(set(letters)) in (1, ord(max(letters)) - ord(min(letters)) + 1)
+    values = [named[name] for name in (sorted(named, key=str) if is_row else named)]
+    return FiniteSet(*values) if len(set(letters)) == 1 else sp.Tuple(*values)
 
 
-def _is_number(value: Basic | MatrixBase) -> bool:
-    return bool(getattr(value, "is_number", False)) and not isinstance(value, MatrixBase)
+def _is_name(side: sp.Basic) -> bool:
+    is_function = isinstance(side, AppliedUndef | TrigonometricFunction) and all(map(_is_name, side.args))
+    return isinstance(side, sp.Symbol) or is_function
 
 
-def _elements(value: Basic | MatrixBase) -> list[Basic] | None:
+def _is_number(value: Value) -> bool:
+    return bool(getattr(value, "is_number", False)) and not isinstance(value, sp.MatrixBase)
+
+
+def _elements(value: Value) -> list[sp.Basic] | None:
     """Entries of a tuple, set, matrix or open interval (which is how the grammar reads a pair of numbers), or None."""
-    if isinstance(value, FiniteSet):
+    if isinstance(value, sp.FiniteSet):
         return list(getattr(value, "_unsorted_args", value.args))
-    if isinstance(value, Tuple):
+    if isinstance(value, sp.Tuple):
         return list(value.args)
-    if isinstance(value, MatrixBase):
-        return [Tuple(*row) for row in value.tolist()] if 1 not in value.shape else list(value.flat())
-    if isinstance(value, Interval) and value.left_open and value.right_open:
+    if isinstance(value, sp.MatrixBase):
+        return [sp.Tuple(*row) for row in value.tolist()] if 1 not in value.shape else list(value.flat())
+    if isinstance(value, sp.Interval) and value.left_open and value.right_open:
         return [value.start, value.end]
     return None
 
 
-def _same_unordered(gold: Sequence[Basic], answer: Sequence[Basic]) -> bool:
+def _same_unordered(gold: Sequence[sp.Basic], answer: Sequence[sp.Basic]) -> bool:
     """Whether the elements can be paired off; greedy, which is enough as equality is close to transitive."""
     if len(gold) != len(answer):
         return False
@@ -186,48 +249,51 @@ def _same_unordered(gold: Sequence[Basic], answer: Sequence[Basic]) -> bool:
 
 def canonical(text: str) -> str:
     """A text that is the same for answers that are cheaply shown to be equal. ParseError if it cannot be read."""
-    value = parse(text)
-    decimals = {part: Rational(str(part)) for part in value.atoms(Float)}
+    value = _oriented(parse(text))
+    value = _once(value) if r"\{" in text else value
+    decimals = {part: sp.Rational(str(part)) for part in value.atoms(sp.Float)}
     return _canonical(value.xreplace(decimals) if decimals else value)
 
 
-def _canonical(value: Basic | MatrixBase) -> str:
-    if isinstance(value, MatrixBase):
-        return "[" + ",".join(_canonical(Tuple(*row)) for row in value.tolist()) + "]"
-    if isinstance(value, FiniteSet):
-        return "{" + ",".join(sorted(map(_canonical, value.args))) + "}"
-    if isinstance(value, Tuple):
+def _canonical(value: Value) -> str:
+    if isinstance(value, sp.MatrixBase):
+        return "[" + ",".join(_canonical(sp.Tuple(*row)) for row in value.tolist()) + "]"
+    if isinstance(value, sp.FiniteSet):
+        return "{" + ",".join(sorted(map(_canonical, _elements(value) or ()))) + "}"
+    if isinstance(value, sp.Tuple):
         return "(" + ",".join(map(_canonical, value.args)) + ")"
-    if isinstance(value, Interval):
+    if isinstance(value, sp.Interval):
         left, right = "(" if value.left_open else "[", ")" if value.right_open else "]"
         return f"{left}{_canonical(value.start)},{_canonical(value.end)}{right}"
-    if isinstance(value, Union | Conjunction):
+    if isinstance(value, sp.Union | sp.And):
         return f"{type(value).__name__}({','.join(sorted(map(_canonical, value.args)))})"
-    if isinstance(value, Eq):
+    if isinstance(value, sp.Eq):
         is_value = _is_name(value.lhs) or _is_number(value.lhs)
         return _canonical(value.rhs) if is_value else _canonical_equation(value)
-    if isinstance(value, Set | Relational):
+    if isinstance(value, sp.Set | Relational):
         return str(value.canonical if isinstance(value, Relational) else value)
-    return _canonical_number(value) if _is_number(value) else str(cancel(together(expand(value.doit()))))
+    return _canonical_number(value) if _is_number(value) else str(sp.cancel(sp.together(sp.expand(value.doit()))))
 
 
-def _canonical_equation(equation: Eq) -> str:
+def _canonical_equation(equation: sp.Eq) -> str:
     """The equation as numerator = 0, without its constant factor and with a fixed sign."""
-    _, polynomial = expand(together(expand((equation.lhs - equation.rhs).doit())).as_numer_denom()[0]).primitive()
-    return f"{min(str(polynomial), str(expand(-polynomial)))}=0"
+    numerator, _ = sp.together(sp.expand((equation.lhs - equation.rhs).doit())).as_numer_denom()
+    _, polynomial = sp.expand(numerator).primitive()
+    return f"{min(str(polynomial), str(sp.expand(-polynomial)))}=0"
 
 
-def _canonical_number(value: Basic) -> str:
+def _canonical_number(value: sp.Basic) -> str:
     """A rational number exactly, p or p/q; any other to DIGITS significant digits. Of a complex one both parts."""
     value = value.doit()
-    real, imaginary = map(_canonical_real, value.as_real_imag() if value.is_real is not True else (value, Integer(0)))
+    parts = value.as_real_imag() if value.is_real is not True else (value, sp.Integer(0))
+    real, imaginary = map(_canonical_real, parts)
     return real if imaginary == "0" else f"{real}+{imaginary}*i"
 
 
-def _canonical_real(value: Basic) -> str:
-    if value is nan or value is zoo:
+def _canonical_real(value: sp.Basic) -> str:
+    if value is sp.nan or value is sp.zoo:
         raise ParseError("a division by zero has no value")
-    if isinstance(value, Rational) or not value.is_comparable:  # also infinity
+    if isinstance(value, sp.Rational) or not value.is_comparable:  # also infinity
         return str(value)
-    decimal = N(value, DIGITS + 10)
-    return str(N(decimal, DIGITS)) if abs(decimal) > 10**-DIGITS else "0"
+    decimal = sp.N(value, DIGITS + 10)
+    return str(sp.N(decimal, DIGITS)) if abs(decimal) > 10**-DIGITS else "0"
