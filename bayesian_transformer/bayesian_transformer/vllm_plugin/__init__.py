@@ -1,7 +1,10 @@
 """TFB models in unmodified vLLM: one forward for all weight samples, uncertainties on every completion.
 
-Reading order: particles.py (noise -> particle rows), attention.py (what a particle row attends to), worker.py
-(logits -> statistics), outputs.py (statistics -> `outputs[i].uncertainties`). config.py decides what is supported.
+Reading order: particles.py (noise -> particle rows), attention.py (what a particle row attends to), model.py (rows ->
+logits), worker.py (logits -> statistics), outputs.py (statistics -> `outputs[i].uncertainties`). config.py decides what
+is supported. The plain formulas are in plain_noise.py, attention.py and ../uncertainty.py; kernels.py picks what is
+faster: cpu_kernels.py with cpu/ (C++), or noise_kernels.py, fused_statistics.py and merge_kernel.py (Triton), the last
+under cuda_attention.py.
 """
 
 from ..config import ARCHITECTURES
