@@ -5,6 +5,7 @@ blocks (read once per request, whatever the number of particles) and the own tok
 out = (sum_t e^(s_t - m) v_t + e^(s_own - m) v_own) / (sum_t e^(s_t - m) + e^(s_own - m)), with m the largest score.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ class ParticleAttention:
 
     particles: Particles
     packing: "CachePacking | None"
+    attend: Callable[..., None]
 
     def forward(
         self,
@@ -58,13 +60,12 @@ class ParticleAttention:
         self, layer: Any, query: Tensor, key: Tensor, value: Tensor, kv_cache: Tensor, metadata: Any, output: Tensor
     ) -> None:
         """Write the output of the particle rows: [P, heads, head size]."""
-        block_size, head_size = kv_cache.shape[2], kv_cache.shape[3] // 2
-        if self.packing is None:
-            self.packing = CachePacking.probe(layer.isa, kv_cache.dtype, block_size, head_size)
+        if self.packing is None:  # the first time; dtypes and layouts stay what they are
+            self.packing = CachePacking.probe(layer.isa, kv_cache.dtype, kv_cache.shape[2], kv_cache.shape[3] // 2)
+            fast = cpu_kernels.supports_attention(query, key, value, kv_cache, output)
+            self.attend = cpu_kernels.attend if fast else plain_attend
         arguments = (metadata.block_table, metadata.seq_lens, self.packing, self.scale)  # type: ignore[attr-defined]
-        fast = cpu_kernels.supports_attention(query, key, value, kv_cache, output)
-        attend = cpu_kernels.attend if fast else plain_attend
-        attend(query, key, value, kv_cache, *arguments, output)
+        self.attend(query, key, value, kv_cache, *arguments, output)
 
 
 def plain_attend(

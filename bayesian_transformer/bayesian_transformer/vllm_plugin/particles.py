@@ -146,7 +146,9 @@ def perturb_output(layer_name: str) -> Any:
     """A forward hook for a qkv projection that adds the noise of the attention layer `layer_name`."""
 
     def hook(module: nn.Module, args: tuple[Tensor, ...], output: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
-        torch.ops.bayesian_transformer.add_qkv_noise(output[0], args[0], layer_name)
+        # Where nothing is compiled, the operator would only cost time.
+        add = torch.ops.bayesian_transformer.add_qkv_noise if torch.compiler.is_compiling() else _add_qkv_noise
+        add(output[0], args[0], layer_name)
         return output
 
     return hook

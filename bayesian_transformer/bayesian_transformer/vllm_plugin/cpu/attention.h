@@ -106,6 +106,6 @@ void attend(const AttentionShape& shape, int64_t request, int64_t head, const T*
     }
     for (int64_t row = 0; row < rows; row++) {
         T* to = output + (row / group * shape.requests + request) * shape.output_stride + (head * group + row % group) * D;
-        for (int64_t i = 0; i < D; i++) to[i] = rounded<T>(out[row * D + i] / total[row]);
+        for (int64_t i = 0; i < D; i += LANES) store(to + i, load(out + row * D + i) / total[row]);
     }
 }

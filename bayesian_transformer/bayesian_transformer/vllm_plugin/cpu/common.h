@@ -47,6 +47,20 @@ template <> inline Floats load(const bfloat16* from) {
     return std::bit_cast<Floats>(__builtin_convertvector(bits, Ints) << 16);
 }
 
+// To T, to the nearest.
+template <typename T> void store(T* to, Floats vector) {
+    for (int i = 0; i < LANES; i++) to[i] = rounded<T>(vector[i]);
+}
+
+template <> inline void store(bfloat16* to, Floats vector) {
+    using Words = uint32_t __attribute__((vector_size(4 * LANES)));
+    using Halves = uint16_t __attribute__((vector_size(2 * LANES)));
+    Words words = std::bit_cast<Words>(vector);
+    words = vector != vector ? words >> 16 | 0x40 : (words + 0x7FFF + (words >> 16 & 1)) >> 16;  // as bfloat16::from
+    Halves halves = __builtin_convertvector(words, Halves);
+    std::memcpy(to, &halves, sizeof halves);
+}
+
 inline float sum(Floats vector) {
     float total = 0;
     for (int i = 0; i < LANES; i++) total += vector[i];

@@ -47,8 +47,7 @@ void add_right(const NoiseShape& shape, const T* x, const T* basis, const float*
         for (; column + LANES <= shape.sizes[projection]; column += LANES) {
             Floats noise{};
             for (int64_t k = 0; k < rank; k++) noise += z[projection * rank + k] * load(vectors + k * shape.width + column);
-            noise = noise * scale + load(to + column);
-            for (int lane = 0; lane < LANES; lane++) to[column + lane] = rounded<T>(noise[lane]);
+            store(to + column, noise * scale + load(to + column));
         }
         for (; column < shape.sizes[projection]; column++) {
             float noise = 0;
