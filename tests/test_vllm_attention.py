@@ -14,6 +14,7 @@ from bayesian_transformer.vllm_plugin.attention import CachePacking, plain_atten
 
 BLOCK, HEAD = 16, 32
 IMPLEMENTATIONS = [plain_attend, cpu_kernels.attend]
+LAYOUTS = ["plain", "pairs", "shuffled"]
 
 
 def brute_force(
@@ -24,11 +25,25 @@ def brute_force(
     return (weights / weights.sum()) @ np.vstack([values, own_value])
 
 
+def places(layout: str, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where keys [HEAD, BLOCK] and values [BLOCK, HEAD] lie in a block: in place, in pairs (AMX), anywhere."""
+    if layout == "plain":
+        return torch.arange(BLOCK * HEAD).view(HEAD, BLOCK), torch.arange(BLOCK * HEAD).view(BLOCK, HEAD)
+    if layout == "shuffled":
+        order = torch.randperm(BLOCK * HEAD, generator=rng)
+        return order.view(HEAD, BLOCK), order.view(BLOCK, HEAD)
+    dims, tokens = torch.arange(HEAD), torch.arange(BLOCK)
+    pairs = lambda inner, outer: inner // 2 * 32 + inner % 2 + outer % 16 * 2  # noqa: E731
+    keys = pairs(dims[:, None], tokens) + tokens // 16 * 16 * HEAD
+    values = pairs(tokens[:, None], dims) + dims // 16 * 16 * BLOCK
+    return keys, values
+
+
 class Case:
     """Requests with random caches, tables and particle rows."""
 
     def __init__(
-        self, lengths: list[int], samples: int, heads: int, group: int, shuffled: bool, seed: int, dtype: torch.dtype
+        self, lengths: list[int], samples: int, heads: int, group: int, layout: str, seed: int, dtype: torch.dtype
     ) -> None:
         rng = torch.Generator().manual_seed(seed)
         draw = lambda *shape: torch.randn(*shape, generator=rng).to(dtype)  # noqa: E731
@@ -36,12 +51,11 @@ class Case:
         self.seq_lens = torch.tensor(lengths, dtype=torch.int32)
         self.block_table = torch.randperm(pool, generator=rng).view(requests, per_request).int()
         self.keys, self.values = draw(pool, heads, BLOCK, HEAD), draw(pool, heads, BLOCK, HEAD)
-        order = torch.randperm(BLOCK * HEAD, generator=rng) if shuffled else torch.arange(BLOCK * HEAD)
-        places = (order.view(HEAD, BLOCK), order.view(BLOCK, HEAD)) if shuffled else (None, None)
-        self.packing = CachePacking(BLOCK, HEAD, *places)
+        orders = places(layout, rng)
+        self.packing = CachePacking(BLOCK, HEAD, *((None, None) if layout == "plain" else orders))
         packed = torch.empty(pool, heads, 2, BLOCK * HEAD, dtype=dtype)
-        packed[..., 0, order] = self.keys.mT.flatten(-2)
-        packed[..., 1, order] = self.values.flatten(-2)
+        packed[..., 0, orders[0].flatten()] = self.keys.mT.flatten(-2)
+        packed[..., 1, orders[1].flatten()] = self.values.flatten(-2)
         self.cache = packed.view(pool, heads, BLOCK, 2 * HEAD)
         # Cut from one wider buffer, as q, k and v of a fused projection are.
         fused = draw(samples * requests, heads * (group + 2), HEAD)
@@ -73,23 +87,25 @@ class Case:
     samples=st.integers(1, 4),
     heads=st.integers(1, 2),
     group=st.integers(1, 3),
-    shuffled=st.booleans(),
+    layout=st.sampled_from(LAYOUTS),
     seed=st.integers(0, 2**31),
     scale=st.sampled_from([0.0, 0.1, 1.0, 20.0]),
 )
 @settings(deadline=None, max_examples=50)
 def test_merge_equals_one_softmax(
-    lengths: list[int], samples: int, heads: int, group: int, shuffled: bool, seed: int, scale: float
+    lengths: list[int], samples: int, heads: int, group: int, layout: str, seed: int, scale: float
 ) -> None:
-    case = Case(lengths, samples, heads, group, shuffled, seed, torch.float32)
+    case = Case(lengths, samples, heads, group, layout, seed, torch.float32)
     for attend in IMPLEMENTATIONS:
         np.testing.assert_allclose(case.run(attend, scale).numpy(), case.expected(scale), atol=3e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("attend", IMPLEMENTATIONS)
-def test_half_precision_is_rounded_once(attend: Callable[..., None], dtype: torch.dtype) -> None:
-    case = Case([1, 17, 49, 32], 4, 3, 3, True, 0, dtype)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_half_precision_is_rounded_once(attend: Callable[..., None], dtype: torch.dtype, layout: str) -> None:
+    case = Case([1, 17, 49, 32], 4, 3, 3, layout, 0, dtype)
+    assert case.packing.steps == {"plain": (1, 1), "pairs": (2, 2), "shuffled": (0, 0)}[layout]
     result, expected = case.run(attend, 0.2), case.expected(0.2)
     assert result.dtype == dtype
     difference = np.abs(result.double().numpy() - expected)
@@ -99,7 +115,7 @@ def test_half_precision_is_rounded_once(attend: Callable[..., None], dtype: torc
 
 @pytest.mark.parametrize("attend", IMPLEMENTATIONS)
 def test_what_lies_beyond_the_prefix_is_never_read(attend: Callable[..., None]) -> None:
-    case = Case([1, 17, 30], 2, 2, 2, False, 0, torch.float32)
+    case = Case([1, 17, 30], 2, 2, 2, "plain", 0, torch.float32)
     expected = case.run(attend, 1.0)
     for request, length in enumerate(case.seq_lens.tolist()):
         for position in range(length - 1, 4 * BLOCK):
@@ -111,7 +127,7 @@ def test_what_lies_beyond_the_prefix_is_never_read(attend: Callable[..., None]) 
 
 
 def test_threads_change_nothing() -> None:
-    case = Case([1, 17, 49, 32], 4, 3, 3, True, 0, torch.float32)
+    case = Case([1, 17, 49, 32], 4, 3, 3, "shuffled", 0, torch.float32)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -123,7 +139,7 @@ def test_threads_change_nothing() -> None:
 
 
 def test_the_kernels_leave_other_layouts_to_the_plain_formula() -> None:
-    case = Case([5], 2, 2, 2, False, 0, torch.float32)
+    case = Case([5], 2, 2, 2, "plain", 0, torch.float32)
     rows = (case.query, case.key, case.value)
     assert cpu_kernels.supports_attention(*rows, case.cache, case.query)
     assert not cpu_kernels.supports_attention(*rows, case.cache.bfloat16(), case.query)

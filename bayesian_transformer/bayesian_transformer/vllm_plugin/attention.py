@@ -5,6 +5,7 @@ blocks (read once per request, whatever the number of particles) and the own tok
 out = (sum_t e^(s_t - m) v_t + e^(s_own - m) v_own) / (sum_t e^(s_t - m) + e^(s_own - m)), with m the largest score.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from vllm import _custom_ops as ops
 from vllm.platforms import current_platform
 
 from . import cpu_kernels
+from .cpu_kernels import LANES
 from .particles import Particles
 
 
@@ -117,6 +119,11 @@ class CachePacking:
     key_order: Tensor | None
     value_order: Tensor | None
 
+    @functools.cached_property
+    def steps(self) -> tuple[int, int]:
+        """How far apart the neighbours in a row of K and of V lie, in vectors of `LANES`; 0 where that differs."""
+        return _step(self.key_order), _step(self.value_order)
+
     @classmethod
     def probe(cls, isa: str, dtype: torch.dtype, block_size: int, head_size: int) -> "CachePacking":
         """Learn the layout of an instruction set."""
@@ -130,13 +137,8 @@ class CachePacking:
             places += cache.view(2, -1).long() << shift
         key_order = places[0].argsort().view(block_size, head_size).T.contiguous()
         value_order = places[1].argsort().view(block_size, head_size)
-        plain = torch.arange(block_size * head_size)
-        return cls(
-            block_size,
-            head_size,
-            None if torch.equal(key_order.flatten(), plain) else key_order,
-            None if torch.equal(value_order.flatten(), plain) else value_order,
-        )
+        orders = [None if torch.equal(order.flatten(), code.flatten()) else order for order in (key_order, value_order)]
+        return cls(block_size, head_size, *orders)
 
     def unpack(self, packed: Tensor) -> tuple[Tensor, Tensor]:
         """float32 keys [heads, D, n * block size] and values [heads, n * block size, D].
@@ -148,6 +150,14 @@ class CachePacking:
         values = values if self.value_order is None else values[..., self.value_order.flatten()]
         keys = keys.unflatten(-1, (self.head_size, self.block_size)).permute(1, 2, 0, 3).flatten(2)
         return keys, values.unflatten(-1, (self.block_size, self.head_size)).transpose(0, 1).flatten(1, 2)
+
+
+def _step(order: Tensor | None) -> int:
+    if order is None:
+        return 1
+    vectors = order.flatten()[: order.numel() // LANES * LANES].unflatten(0, (-1, LANES))
+    steps = vectors.diff(dim=-1).unique().tolist()
+    return steps[0] if len(steps) == 1 else 0
 
 
 def install(attention: Any, particles: Particles) -> None:

@@ -28,7 +28,7 @@ _SOURCES = Path(__file__).with_name("cpu")
 # The two -fno give up errno and floating-point exceptions, which nobody reads, and change no result.
 _FLAGS = ["-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC"]
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_LANES = 16  # as in cpu/common.h
+LANES = 16  # as in cpu/common.h
 _Index = ctypes.c_int64
 
 
@@ -40,6 +40,7 @@ class _AttentionShape(ctypes.Structure):
         for name in (
             *("requests", "samples", "kv_heads", "group", "head_size", "block_size", "max_blocks"),
             *("query_stride", "key_stride", "value_stride", "output_stride", "block_stride"),
+            *("key_step", "value_step"),
         )
     ]
 
@@ -108,8 +109,8 @@ def supports_attention(query: Tensor, key: Tensor, value: Tensor, cache: Tensor,
         supports(*rows, cache)
         and all(t.stride(1) == t.shape[2] for t in rows)
         and cache[0].is_contiguous()
-        and cache.shape[2] % _LANES == 0
-        and cache.shape[3] % (2 * _LANES) == 0
+        and cache.shape[2] % LANES == 0
+        and cache.shape[3] % (2 * LANES) == 0
     )
 
 
@@ -141,6 +142,7 @@ def attend(
     shape = _AttentionShape(
         *(requests, query.shape[0] // requests, heads, query.shape[1] // heads, width // 2, block_size),
         *(blocks, query.stride(0), key.stride(0), value.stride(0), output.stride(0), cache.stride(0)),
+        *packing.steps,
     )
     lib = library()
     assert lib is not None

@@ -10,13 +10,15 @@ template <int ROWS>
 void multiply_rows(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c, int64_t c_stride, int64_t k,
                    int64_t n) {
     for (int64_t column = 0; column < n; column += LANES) {
-        Floats sums[ROWS];
+        Floats sums[ROWS];  // in registers, if all loops over it are unrolled
+#pragma GCC unroll 8
         for (int row = 0; row < ROWS; row++) sums[row] = load(c + row * c_stride + column);
         for (int64_t i = 0; i < k; i++) {
             Floats right = load(b + i * b_stride + column);
 #pragma GCC unroll 8
             for (int row = 0; row < ROWS; row++) sums[row] += a[row * a_stride + i] * right;
         }
+#pragma GCC unroll 8
         for (int row = 0; row < ROWS; row++) store(c + row * c_stride + column, sums[row]);
     }
 }
@@ -38,14 +40,21 @@ struct AttentionShape {
     int64_t requests, samples, kv_heads, group, head_size, block_size, max_blocks;  // group: query heads per KV head
     int64_t query_stride, key_stride, value_stride, output_stride;                  // from row to row
     int64_t block_stride;                                                           // from block to block of the cache
+    int64_t key_step, value_step;                                                   // see unpack
 };
 
-// A packed block as floats; `order` says where each number lies, null if in its place.
-template <typename T> void unpack(const T* packed, const int64_t* order, float* to, int64_t count) {
-    if (order) {
-        for (int64_t i = 0; i < count; i++) to[i] = float(packed[order[i]]);
-    } else {
-        for (int64_t i = 0; i < count; i += LANES) store(to + i, load(packed + i));
+// A packed block as floats. `order` says where each number lies, null if in its place; the numbers of a vector lie
+// `step` apart (2: AMX keeps pairs together), or anywhere if it is 0.
+template <typename T> void unpack(const T* packed, const int64_t* order, int64_t step, float* to, int64_t count) {
+    for (int64_t i = 0; i < count; i += LANES) {
+        const T* from = packed + (order ? order[i] : i);
+        if (!order || step == 1) {
+            store(to + i, load(from));
+        } else if (step == 2) {
+            store(to + i, load_alternate(from));
+        } else {
+            for (int64_t lane = i; lane < i + LANES; lane++) to[lane] = float(packed[order[lane]]);
+        }
     }
 }
 
@@ -96,12 +105,12 @@ void attend(const AttentionShape& shape, int64_t request, int64_t head, const T*
     for (int64_t start = 0; start < length; start += B) {
         const T* packed = cache + blocks[start / B] * shape.block_stride + head * 2 * B * D;
         int64_t count = length - start < B ? length - start : B, padded = (count + LANES - 1) / LANES * LANES;
-        unpack(packed, key_order, block, D * B);
+        unpack(packed, key_order, shape.key_step, block, D * B);
         for (int64_t row = 0; row < rows; row++) std::memset(scores + row * B, 0, padded * sizeof(float));
         multiply_add(q, D, block, B, scores, B, rows, D, padded);
         for (int64_t row = 0; row < rows; row++)
             top[row] = weigh(scores + row * B, count, padded, top[row], total[row], out + row * D, D);
-        unpack(packed + B * D, value_order, block, D * B);
+        unpack(packed + B * D, value_order, shape.value_step, block, D * B);
         multiply_add(scores, B, block, D, out, D, rows, count, D);
     }
     for (int64_t row = 0; row < rows; row++) {

@@ -8,8 +8,8 @@
 #include <limits>
 
 constexpr int LANES = 16;
-using Floats = float __attribute__((vector_size(4 * LANES), aligned(4)));
-using Ints = int32_t __attribute__((vector_size(4 * LANES), aligned(4)));
+using Floats = float __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+using Ints = int32_t __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 constexpr float INFINITE = std::numeric_limits<float>::infinity();
 
 struct bfloat16 {
@@ -27,13 +27,9 @@ template <> inline bfloat16 rounded(float value) { return bfloat16::from(value);
 
 inline Floats splat(float value) { return Floats{} + value; }
 
-inline Floats load(const float* from) {
-    Floats vector;
-    std::memcpy(&vector, from, sizeof vector);
-    return vector;
-}
-
-inline void store(float* to, Floats vector) { std::memcpy(to, &vector, sizeof vector); }
+// Through pointers, not memcpy: compilers tuned for narrower vectors copy in halves, and reading both at once then stalls.
+inline Floats load(const float* from) { return *reinterpret_cast<const Floats*>(from); }
+inline void store(float* to, Floats vector) { *reinterpret_cast<Floats*>(to) = vector; }
 
 template <typename T> Floats load(const T* from) {
     Floats vector;
@@ -45,6 +41,19 @@ template <> inline Floats load(const bfloat16* from) {
     uint16_t __attribute__((vector_size(2 * LANES))) bits;
     std::memcpy(&bits, from, sizeof bits);
     return std::bit_cast<Floats>(__builtin_convertvector(bits, Ints) << 16);
+}
+
+// Every other number, the first of them at `from`.
+template <typename T> Floats load_alternate(const T* from) {
+    Floats vector;
+    for (int i = 0; i < LANES; i++) vector[i] = float(from[2 * i]);
+    return vector;
+}
+
+template <> inline Floats load_alternate(const bfloat16* from) {
+    bool second = reinterpret_cast<uintptr_t>(from) % sizeof(int32_t);  // of a pair, which is one word
+    Ints pairs = *reinterpret_cast<const Ints*>(from - second);
+    return std::bit_cast<Floats>(second ? pairs & int32_t(0xFFFF0000) : pairs << 16);
 }
 
 // To T, to the nearest.
