@@ -7,9 +7,7 @@ plain at B * S, which is what S weight samples must cost at least (but for K/V r
 A named shape runs on random weights: nothing is downloaded. benchmarks/README.md says how the timing is done.
 """
 
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +22,7 @@ import click
 from bayesian_transformer.embedded import tfb_model
 from bayesian_transformer.files import dumps, write_json
 from benchmarks.utils.baseline import baseline_of, case_name, read_baseline, regressions
-from benchmarks.utils.engines import Engine, Paired, paired_rounds, steps_needed
+from benchmarks.utils.engines import Engine, Paired, paired_rounds, steps_needed, work_folder
 from benchmarks.utils.machine import available_bytes, best_of
 from benchmarks.utils.report import machine_facts, table, versions
 from benchmarks.utils.shapes import DTYPE_BYTES, SHAPES, Shape, write_pair
@@ -164,15 +162,21 @@ def run(options: Options, cases: list[Case]) -> dict[str, Any]:
     machine: dict[str, Any] = {}
     facts: dict[str, Any] = {}
     timings: dict[Case, dict[str, Paired]] = {}
+    failed: list[str] = []
     for samples in dict.fromkeys(case.samples for case in fitting):
         group = [case for case in fitting if case.samples == samples]
-        with engine_pair(options, shape, group) as (plain, ours):
-            facts = {"plain": plain.facts, "ours": ours.facts}
-            machine = best_of(machine, plain.call("machine", dtype=options.dtype))
-            for case in group:
-                timings[case] = measure(case, plain, ours, shape, options)
-                click.echo(f"{case_name(asdict(case))}: done after {time.monotonic() - start:.0f} s", err=True)
-            machine = best_of(machine, plain.call("machine", dtype=options.dtype))
+        try:
+            with engine_pair(options, shape, group) as (plain, ours):
+                facts = {"plain": plain.facts, "ours": ours.facts}
+                machine = best_of(machine, plain.call("machine", dtype=options.dtype))
+                for case in group:
+                    timings[case] = measure(case, plain, ours, shape, options)
+                    click.echo(f"{case_name(asdict(case))}: done after {time.monotonic() - start:.0f} s", err=True)
+                machine = best_of(machine, plain.call("machine", dtype=options.dtype))
+        except ValueError as error:  # an engine died; what others measured is kept
+            failed += [f"{case_name(asdict(case))}: {error}" for case in group if case not in timings]
+    if not timings:
+        raise ValueError(failed[0])
     return {
         "schema_version": SCHEMA_VERSION,
         "model": options.model,
@@ -187,6 +191,7 @@ def run(options: Options, cases: list[Case]) -> dict[str, Any]:
         "engines": facts,
         "cases": [case_record(case, timings[case], shape, machine) for case in timings],
         "skipped": [asdict(case) | {"bytes": needed} for case, needed in skipped.items()],
+        "failed": failed,
         "seconds": time.monotonic() - start,
     }
 
@@ -269,28 +274,17 @@ def main(
             logs=folder,
         )
         result = run(options, cases)
-    click.echo(table(result))
-    if json_file:
-        write_json(json_file, result)
-    if write_baseline:
-        write_json(write_baseline, baseline_of(result))
-    click.echo(dumps(result))
+        click.echo(table(result))
+        if json_file:
+            write_json(json_file, result)
+        if write_baseline:
+            write_json(write_baseline, baseline_of(result))
+        click.echo(dumps(result))
+        if result["failed"]:
+            raise ValueError(f"not all cases were measured: {'; '.join(result['failed'])}")
     if baseline:
         with one_line_errors():
             check_baseline(baseline, result, tolerance)
-
-
-@contextmanager
-def work_folder() -> Iterator[Path]:
-    """A temporary folder; it stays if the block fails with engines' logs in it."""
-    folder = Path(tempfile.mkdtemp(prefix="bench_decode-"))
-    done = False
-    try:
-        yield folder
-        done = True
-    finally:
-        if done or not list(folder.glob("*.log")):
-            shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

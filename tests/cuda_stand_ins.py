@@ -4,7 +4,9 @@
 FlashAttentionMetadata.
 """
 
+import ast
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,14 @@ from bayesian_transformer.vllm_plugin.cuda_attention import particle_class
 BLOCK, HEAD, KV_HEADS, GROUP = 4, 8, 2, 3
 HEADS = KV_HEADS * GROUP
 MAX_LENGTH = 16  # longest sequence that a row of the block tables holds
+
+
+def varlen_parameters() -> set[str]:
+    """What vLLM's own flash_attn_varlen_func takes; read from its source, as the module needs a GPU to be imported."""
+    source = Path(flash_attn.__file__).parents[3] / "vllm_flash_attn" / "flash_attn_interface.py"
+    functions = [node for node in ast.parse(source.read_text()).body if isinstance(node, ast.FunctionDef)]
+    (kernel,) = (node.args for node in functions if node.name == "flash_attn_varlen_func")
+    return {argument.arg for argument in [*kernel.args, *kernel.kwonlyargs]}
 
 
 def stand_in_varlen(

@@ -3,6 +3,7 @@
 import functools
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -29,15 +30,22 @@ from tests.cuda_stand_ins import (
     make_metadata,
     stand_in_cache_update,
     stand_in_varlen,
+    varlen_parameters,
 )
 from tests.merge_cases import GARBAGE, check_merge
 
 
 @pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernels of a GPU replaced."""
-    for module in (fa_utils, flash_attn):
-        monkeypatch.setattr(module, "flash_attn_varlen_func", stand_in_varlen, raising=False)
+    """The kernels of a GPU replaced; where we call one, by a stand-in that takes the arguments of the real one only."""
+    parameters = varlen_parameters()
+
+    def strict(**arguments: Any) -> Any:
+        assert arguments.keys() <= parameters
+        return stand_in_varlen(**arguments)
+
+    monkeypatch.setattr(fa_utils, "flash_attn_varlen_func", strict, raising=False)
+    monkeypatch.setattr(flash_attn, "flash_attn_varlen_func", stand_in_varlen, raising=False)
     monkeypatch.setattr(flash_attn, "reshape_and_cache_flash", stand_in_cache_update, raising=False)
 
 

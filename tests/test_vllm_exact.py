@@ -1,5 +1,6 @@
 """The engine's numbers: equal to stock vLLM without noise, and to plain transformers with it."""
 
+import functools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.engine
 logger = logging.getLogger(__name__)
 
 SIGMA, SAMPLES = 0.1, 5
+KERNELS = {"1": "compiled", "0": "plain"}  # TOKUR_CPU_KERNELS: all must hold on the fast paths and without them
 EPISTEMIC, REWARD = FIELDS.index("epistemic"), FIELDS.index("implicit_reward")
 
 
@@ -29,20 +31,24 @@ def prompts_of(tokenizer: Any, count: int) -> list[list[int]]:
     return [tokenizer.apply_chat_template(m, add_generation_prompt=True, return_dict=False) for m in messages]
 
 
-def test_without_noise_tokens_equal_stock_vllm(smollm2_path: Path, smollm2_tfb_path: Path) -> None:
+def test_without_noise_tokens_equal_stock_vllm(
+    smollm2_path: Path, smollm2_tfb_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """16 prompts x 100 tokens; the stock engine runs in the same process and is left alone by the plugin."""
     greedy = vllm.SamplingParams(temperature=0, max_tokens=100, ignore_eos=True)
     with engine(smollm2_path) as stock:
         prompts = token_prompts(prompts_of(stock.get_tokenizer(), 16))
         expected = [output.outputs[0] for output in stock.generate(prompts, greedy, use_tqdm=False)]
-    with engine(smollm2_tfb_path, hf_overrides={"bayes_sigma": 0.0, "num_samples": SAMPLES}) as ours:
-        outputs = [output.outputs[0] for output in ours.generate(prompts, greedy, use_tqdm=False)]
     assert not any(hasattr(completion, "uncertainties") for completion in expected)
-    assert all(completion.sampling_mask is None for completion in expected + outputs)
-    assert [list(c.token_ids) for c in outputs] == [list(c.token_ids) for c in expected]
-    numbers = np.concatenate([table(completion) for completion in outputs])
-    assert numbers.shape == (1600, len(FIELDS))
-    assert np.abs(numbers[:, [EPISTEMIC, REWARD]]).max() < 1e-5
+    for kernels in KERNELS:
+        monkeypatch.setenv("TOKUR_CPU_KERNELS", kernels)
+        with engine(smollm2_tfb_path, hf_overrides={"bayes_sigma": 0.0, "num_samples": SAMPLES}) as ours:
+            outputs = [output.outputs[0] for output in ours.generate(prompts, greedy, use_tqdm=False)]
+        assert all(completion.sampling_mask is None for completion in expected + outputs)
+        assert [list(c.token_ids) for c in outputs] == [list(c.token_ids) for c in expected]
+        numbers = np.concatenate([table(completion) for completion in outputs])
+        assert numbers.shape == (1600, len(FIELDS))
+        assert np.abs(numbers[:, [EPISTEMIC, REWARD]]).max() < 1e-5
 
 
 class Case(NamedTuple):
@@ -67,11 +73,13 @@ def case(request: pytest.FixtureRequest, make_tfb: Any) -> Case:
     return Case(base, make_tfb(base, kind), kind, 64 if family == "smollm2" else 256)
 
 
-@pytest.fixture(scope="module")
-def noisy_engine(case: Case) -> Iterator[Any]:
+@pytest.fixture(scope="module", params=list(KERNELS), ids=list(KERNELS.values()))
+def noisy_engine(case: Case, request: pytest.FixtureRequest) -> Iterator[Any]:
     overrides = {"bayes_sigma": SIGMA, "num_samples": SAMPLES}
-    with engine(case.tfb, hf_overrides=overrides, max_num_seqs=64) as llm:
-        yield llm
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TOKUR_CPU_KERNELS", request.param)
+        with engine(case.tfb, hf_overrides=overrides, max_num_seqs=64) as llm:
+            yield llm
 
 
 def test_every_number_equals_the_brute_force_reference(noisy_engine: Any, case: Case) -> None:
@@ -102,18 +110,18 @@ def test_means_over_seeds_agree_with_independent_noise(noisy_engine: Any, case: 
     tokens = list(outputs[0].outputs[0].token_ids)
     assert all(list(output.outputs[0].token_ids) == tokens for output in outputs)
     ours = np.stack([table(output.outputs[0]) for output in outputs])[:, :, [EPISTEMIC, REWARD]]
-    theirs = plain_draws(*case.reference_model(), prompt, tokens, case)
+    theirs = plain_draws(case, tuple(prompt), tuple(tokens))
     standard_error = np.sqrt(ours.var(0, ddof=1) / draws + theirs.var(0, ddof=1) / case.draws)
     deviation = (ours.mean(0) - theirs.mean(0)) / standard_error
     logger.info("%s %s: deviations %s standard errors", case.tfb.name, case.kind, np.round(deviation, 2).tolist())
     assert np.abs(deviation).max() < 3.0
 
 
+@functools.cache
 @torch.no_grad()
-def plain_draws(
-    model: Any, basis: dict[str, torch.Tensor], prompt: list[int], tokens: list[int], case: Case
-) -> np.ndarray:
+def plain_draws(case: Case, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> np.ndarray:
     """EU and BIR [draws, tokens, 2], from the definitions: W' = W + basis E^T or W + E basis^T with explicit E."""
+    model, basis = case.reference_model()
     generator = torch.Generator().manual_seed(1)
     names = [n for n, _ in model.named_parameters() if n.endswith(("q_proj.weight", "v_proj.weight"))]
     weights = {name: model.get_parameter(name).clone() for name in names}

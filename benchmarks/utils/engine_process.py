@@ -26,7 +26,10 @@ class Decoder:
         self.llm = LLM(**options)
         self.engine = self.llm.llm_engine
         config = self.engine.vllm_config
-        self.budget = config.scheduler_config.max_num_batched_tokens
+        scheduler = config.scheduler_config
+        # The second also has room for particle rows, which the scheduler knows nothing of.
+        self.budget = scheduler.max_num_scheduled_tokens or scheduler.max_num_batched_tokens
+        self.in_flight = config.max_concurrent_batches  # 2 with async scheduling: a step returns the last one's tokens
         self.facts = {
             "async_scheduling": config.scheduler_config.async_scheduling,
             "compilation_mode": str(config.compilation_config.mode),
@@ -53,7 +56,7 @@ class Decoder:
         """Start a batch of which every sequence has exactly `context` tokens in the cache; the number of its waves.
 
         As many prompts as fit are prefilled in one step, and then generate one token in each later step; so the prompts
-        of earlier waves are shorter by as much.
+        of earlier waves are shorter by as much. A wave takes as many steps as the engine has in flight.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -61,7 +64,7 @@ class Decoder:
         size = (self.budget - sequences) // context
         starts = range(0, sequences, size)
         for wave, start in enumerate(starts):
-            length = context - (len(starts) - 1 - wave)
+            length = context - self.in_flight * (len(starts) - wave) + 1
             params = SamplingParams(
                 temperature=0.0,
                 max_tokens=self.engine.model_config.max_model_len - length,

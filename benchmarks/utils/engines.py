@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,3 +119,16 @@ def paired_rounds(ours: Engine, other: Engine, rounds: int, steps: int) -> dict[
 def steps_needed(rounds: int, steps: int) -> int:
     """Decode steps that one call of `paired_rounds` takes from each engine."""
     return rounds * (steps + _DISCARD)
+
+
+@contextmanager
+def work_folder() -> Iterator[Path]:
+    """A temporary folder; it stays if the block fails with engines' logs in it."""
+    folder = Path(tempfile.mkdtemp(prefix="bench_decode-"))
+    done = False
+    try:
+        yield folder
+        done = True
+    finally:
+        if done or not list(folder.glob("*.log")):
+            shutil.rmtree(folder)

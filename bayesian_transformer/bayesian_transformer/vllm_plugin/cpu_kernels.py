@@ -114,6 +114,17 @@ def supports_attention(query: Tensor, key: Tensor, value: Tensor, cache: Tensor,
     )
 
 
+def _check_rows(rows: tuple[Tensor, ...], cache: Tensor) -> None:
+    """ValueError unless tensors [rows, heads, head size] still are what `supports_attention` has seen once."""
+    head_size = cache.shape[3] // 2
+    for tensor in rows:
+        if tensor.dtype != cache.dtype or tensor.stride()[1:] != (head_size, 1) or tensor.shape[2] != head_size:
+            raise ValueError(
+                f"attention rows must be {cache.dtype} with heads of {head_size} side by side, got {tensor.dtype} "
+                f"{[*tensor.shape]} with strides {[*tensor.stride()]}"
+            )
+
+
 def _checked(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> ctypes.c_void_p:
     """Address of a contiguous tensor; a wrong one must end in an error, not in somebody else's memory."""
     if tensor.dtype != dtype or tensor.shape != shape or not tensor.is_contiguous():
@@ -137,6 +148,7 @@ def attend(
     output: Tensor,
 ) -> None:
     """`attention.plain_attend`; block_table and seq_lens are int32."""
+    _check_rows((query, key, value, output), cache)
     heads, block_size, width = cache.shape[1:]
     requests, blocks = block_table.shape
     shape = _AttentionShape(

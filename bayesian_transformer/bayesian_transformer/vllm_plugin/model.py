@@ -66,7 +66,8 @@ class TFBModelMixin:
         rows, particles.hidden = particles.hidden, None
         if particles.per_request:  # a padded batch has particle rows of requests that do not exist
             rows = rows.unflatten(0, (particles.per_request, -1))[:, :requests].flatten(0, 1)
-        logits = super().compute_logits(torch.cat([hidden_states, rows]))  # type: ignore[misc]
+            hidden_states = torch.cat([hidden_states, rows])
+        logits = super().compute_logits(hidden_states)  # type: ignore[misc]
         if logits is None:  # a tensor-parallel rank that does not sample
             return None
         particles.logits = logits.unflatten(0, (-1, requests))

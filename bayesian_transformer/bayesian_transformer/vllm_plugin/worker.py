@@ -35,6 +35,11 @@ class TFBWorker(StockWorker):
         runner.noise_seeds, runner.arrivals, runner.statistics = {}, 0, None
         runner.seeds_on_device = []
 
+    def wake_up(self, *args: Any, **kwargs: Any) -> None:
+        """Wake up from sleep, whose deepest level keeps registered buffers only: the seeds must be staged again."""
+        super().wake_up(*args, **kwargs)
+        self.model_runner.seeds_on_device = []
+
 
 class UncertaintyRunner(GPUModelRunner):
     """Additions to vLLM's V1 model runner, of which the CPU's is a subclass too."""
@@ -98,11 +103,18 @@ class UncertaintyRunner(GPUModelRunner):
         generators.update(hidden)
 
     def _dummy_sampler_run(self, hidden_states: Tensor) -> Tensor:
-        """Profiling must see the logits and statistics of the particle rows too."""
+        """Profiling must see the logits and statistics of the particle rows too.
+
+        Triton compiles a kernel for one token, for multiples of 16 and for other numbers of tokens; a GPU meets all of
+        them here, so that no request waits for the compiler.
+        """
         particles = self.get_model().particles
         particles.hidden = hidden_states.repeat(particles.per_request, 1)
         output = super()._dummy_sampler_run(hidden_states)
-        token_uncertainty(particles.logits)
+        tokens = len(hidden_states)
+        token_ids = torch.zeros(tokens, 1, dtype=torch.int32, device=hidden_states.device)[:, 0]  # as the sampler's
+        for count in {tokens} | ({1, 2, 16} if current_platform.is_cuda() else set()):
+            token_uncertainty(particles.logits[:, :count], token_ids[:count])
         particles.logits = None
         return output
 
