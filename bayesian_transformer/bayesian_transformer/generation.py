@@ -21,7 +21,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from .config import NoiseConfig
 from .limits import window_length
 from .noise import noise_key
-from .particles import NoisyProjection, ParticleNoise, particle_logits
+from .particles import NoisyProjection, ParticleNoise, cache_of, particle_logits
 from .uncertainty import FIELDS, TokenUncertainty, Uncertainty, mixture_logits, token_uncertainty
 
 Seeds = int | Sequence[int]
@@ -91,9 +91,7 @@ class StepRecorder:
 
     def after_forward(self, model: PreTrainedModel, _: Any, kwargs: dict[str, Any], output: Any) -> None:
         """Forward hook: run the weight samples of the last token beside the clean logits in `output`."""
-        cache = output.get("past_key_values")
-        if cache is None:
-            raise ValueError(f"{type(model).__name__} returned no KV cache, which weight samples attend to")
+        cache = cache_of(model, output)
         inputs = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
         if self.noise is None:
             self.noise = ParticleNoise(self.projections, self.config, expand_seeds(self.seeds, len(inputs)))

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +110,12 @@ class ParticleNoise:
 
     def _hook(self, site: int, projection: NoisyProjection, positions: Tensor):  # type: ignore[no-untyped-def]
         def add_noise(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            rows, expected = args[0].shape[:-1].numel(), positions.numel() * self.particles
+            if rows != expected:  # latent attention expands the keys and values of earlier tokens again
+                raise ValueError(
+                    f"{projection.name} runs on {rows} rows where there are {expected} new ones, so it is not noisy "
+                    "token by token; leave it out of target_modules"
+                )
             x = args[0].reshape(*positions.shape, self.particles, -1)
             noise = self._low_rank if self.config.bayes_noise in NOISE_KINDS else self._full_rank
             added = noise(site, projection, x, positions.to(x.device))
@@ -177,6 +184,14 @@ class ParticleLayer(CacheLayerMixin):
     def _merge(self, clean: Tensor, own: Tensor) -> Tensor:
         expanded = clean if self.repeats == 1 else clean.repeat_interleave(self.repeats, dim=0)
         return torch.cat([expanded, own], dim=-2)
+
+
+def cache_of(model: nn.Module, output: Any) -> Cache:
+    """The KV cache that a forward of `model` returned; ValueError if there is none."""
+    cache = output.get("past_key_values")
+    if cache is None:
+        raise ValueError(f"{type(model).__name__} returns no K/V of each token, to which weight samples attend")
+    return cache
 
 
 def _clean_prefix(cache: Cache, prefix: int, columns: int, repeats: int = 1) -> Cache:

@@ -21,7 +21,7 @@ from .config import NoiseConfig
 from .generation import expand_seeds
 from .limits import max_length
 from .model import NoisyModelMixin
-from .particles import ParticleNoise, particle_logits
+from .particles import ParticleNoise, cache_of, particle_logits
 from .uncertainty import FIELDS, TokenUncertainty, token_uncertainty
 
 CHUNK_ROWS = 512
@@ -145,7 +145,9 @@ def _clean_forward(model: Any, cache: DynamicCache, ids: Tensor, valid: Tensor, 
     arguments["return_dict"] = True
     if "position_ids" in inspect.signature(model.forward).parameters:  # ALiBi models take none
         arguments["position_ids"] = (valid.long().cumsum(-1) - 1).clamp_min(0)[:, start:stop]
-    return model(input_ids=ids[:, start:stop], **arguments)
+    output = model(input_ids=ids[:, start:stop], **arguments)
+    cache_of(model, output)
+    return output
 
 
 def _statistics(logits: list[Tensor], tokens: Tensor) -> Tensor:
