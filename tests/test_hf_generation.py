@@ -248,6 +248,7 @@ def test_bfloat16_runs_near_float32(smollm2_tfb_path: Path, attention: str) -> N
         ({"prompt_lookup_num_tokens": 2}, "assisted_generation"),
         ({"guidance_scale": 1.5}, "guidance_scale"),
         ({"custom_generate": lambda *_, **__: None}, "custom_generate"),
+        ({"token_healing": True}, "token_healing"),
     ],
 )
 def test_refused_settings(tiny_llama_tfb_path: Path, options: dict[str, Any], message: str) -> None:

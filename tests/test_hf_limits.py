@@ -1,18 +1,23 @@
-"""How long texts may be, which caches the weight samples read, and what damaged models give."""
+"""How long texts may be, which inputs, caches and modules the weight samples take, and what damaged models give."""
 
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import (
+    DeepseekV3Config,
     Gemma2Config,
     Gemma3TextConfig,
+    GPT2Config,
     GPTJConfig,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     Phi3Config,
     PreTrainedConfig,
 )
+from transformers.generation import utils as generation_utils
 
 from bayesian_transformer import BayesianForCausalLMModel
 from bayesian_transformer.limits import max_length, window_length
@@ -28,7 +33,7 @@ CALL: dict[str, Any] = {"output_uncertainties": True, "noise_seed": 3, "eos_toke
 
 
 def wrapped(config: PreTrainedConfig, **options: Any) -> BayesianForCausalLMModel:
-    targets = ("qkv_proj",) if isinstance(config, Phi3Config) else ("q_proj", "v_proj")
+    targets = {Phi3Config: ("qkv_proj",), GPT2Config: ("c_attn",)}.get(type(config), ("q_proj", "v_proj"))
     return BayesianForCausalLMModel.wrap(tiny_model(config), targets, rank=4, **{"num_samples": 3} | options)
 
 
@@ -157,3 +162,83 @@ def test_return_dict_may_be_off() -> None:
     assert torch.equal(score(model, [5, 6], [7, 8], seed=3).stack(), expected)
     again = model.generate(torch.tensor([[5, 6]]), max_new_tokens=2, **CALL)
     assert torch.equal(again.uncertainties.stack(), generated)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"), [(LlamaConfig(**TINY), "position_ids"), (GPT2Config(**GPT), "token_type_ids")]
+)
+def test_inputs_that_weight_samples_would_not_see_are_refused(config: PreTrainedConfig, name: str) -> None:
+    """Without noise the samples would differ from the noise-free pass, as if the model were uncertain."""
+    model = wrapped(config, bayes_sigma=0.0)
+    ids = torch.tensor([[5, 6, 7]])
+    given: dict[str, Any] = {name: torch.tensor([[10, 11, 12]])}
+    with pytest.raises(ValueError, match=f"weight samples take no {name}.*leave it out$"):
+        model.generate(ids, max_new_tokens=3, **given, **CALL)
+    silent = model.generate(ids, max_new_tokens=3, **CALL)
+    assert silent.uncertainties.epistemic.abs().max() < 1e-5
+    model.set_sample(False)  # without samples the inputs may be any
+    output = model.generate(ids, max_new_tokens=3, **given, **CALL)
+    assert torch.equal(output.sequences, model.lm.generate(ids, max_new_tokens=3, **given, do_sample=False))
+
+
+class LateStopCheck(generation_utils.StopCheck):
+    """As on a GPU of Apple: that all sequences have ended is read a step late, and that step is taken back."""
+
+    def __init__(self, ids: Tensor, max_length: int, *_: Any) -> None:
+        super().__init__()
+        self.max_length, self.ended, self.late = max_length, False, False
+
+    @staticmethod
+    def is_supported(*_: Any, **__: Any) -> bool:
+        return True
+
+    def __call__(self, unfinished_sequences: Tensor, tokens: Tensor, length: int) -> bool:
+        self.late, self.ended = self.ended, bool(unfinished_sequences.max() == 0)
+        return self.late or length >= self.max_length
+
+    def finish(self) -> int:
+        return int(self.late)
+
+
+@pytest.mark.parametrize("eos", [False, True])
+def test_a_step_that_is_taken_back_has_no_values(monkeypatch: pytest.MonkeyPatch, eos: bool) -> None:
+    model, call = wrapped(LlamaConfig(**TINY)), CALL | {"max_new_tokens": 6, "pad_token_id": 0}
+    ids = torch.tensor([[5, 6, 7], [9, 3, 8]])
+    free = model.generate(ids, **call).sequences
+    if eos:
+        call["eos_token_id"] = free[:, 5].tolist()  # ends both by their third token
+    expected = model.generate(ids, **call)
+    monkeypatch.setattr(generation_utils, "DeferredStopCheck", LateStopCheck)
+    output = model.generate(ids, **call)
+    assert torch.equal(output.sequences, expected.sequences)
+    assert output.lengths.tolist() == expected.lengths.tolist()
+    assert torch.equal(output.uncertainties.stack(), expected.uncertainties.stack())
+    assert output.token_uncertainties() == expected.token_uncertainties()
+
+
+def test_models_without_keys_and_values_of_each_token_are_one_line() -> None:
+    config = MambaConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, state_size=4)
+    model = BayesianForCausalLMModel.wrap(tiny_model(config), ["x_proj"], rank=3, num_samples=3)
+    for call in (
+        lambda: score(model, [5, 6], [7, 8], seed=1),
+        lambda: model.generate(torch.tensor([[5, 6]]), max_length=4, **CALL),
+    ):
+        with pytest.raises(
+            ValueError, match=r"^Mamba\w+ returns no K/V of each token, to which weight samples attend$"
+        ):
+            call()
+
+
+@pytest.mark.parametrize("kind", ["right", "std"])
+def test_a_module_that_runs_on_earlier_tokens_again_is_one_line(kind: str) -> None:
+    """Latent attention expands the keys and values of all tokens from its cache in each step."""
+    shape = {"kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8, "q_lora_rank": None}
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "first_k_dense_replace": 2, "n_group": 1}
+    lm = tiny_model(DeepseekV3Config(**{**TINY, "num_key_value_heads": 4}, **shape, **experts, topk_group=1))
+    model = BayesianForCausalLMModel.wrap(lm, ["q_proj", "kv_b_proj"], rank=3, num_samples=3, bayes_noise=kind)
+    for call in (
+        lambda: score(model, [5, 6], [7, 8], seed=1),
+        lambda: model.generate(torch.tensor([[5, 6]]), max_length=4, **CALL),
+    ):
+        with pytest.raises(ValueError, match=r"layers\.0\.self_attn\.kv_b_proj .* leave it out of target_modules$"):
+            call()

@@ -6,6 +6,7 @@ and so do the clean numbers: the tokens are those of plain generate.
 """
 
 import copy
+import inspect
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,11 @@ TokenDict = dict[int, Uncertainty]
 
 # Those that keep all K/V in tensors on the model's device.
 _CACHES = (None, "dynamic", "static", "hybrid", "hybrid_chunked", "sliding_window")
+# Arguments of a forward that weight samples see as the noise-free pass does, or that change no logits.
+_SHARED_INPUTS = frozenset(
+    ("input_ids", "inputs_embeds", "attention_mask", "past_key_values", "cache_position", "use_cache", "return_dict",
+     "logits_to_keep", "output_attentions", "output_hidden_states", "output_router_logits")
+)  # fmt: skip
 
 
 @dataclass
@@ -112,6 +118,16 @@ class StepRecorder:
         self.lengths = self.lengths + ~self.finished
         self.finished = self.finished | stopped
 
+    def results(self) -> dict[str, Any]:
+        """The uncertainties and lengths of a generate call that is over.
+
+        Steps beyond the longest sequence are left out: where transformers reads late whether all sequences have ended,
+        it runs one step too many and takes its token back.
+        """
+        longest = int(self.lengths.max())  # type: ignore[union-attr]
+        table = torch.stack(self.steps[:longest], dim=1)
+        return {"uncertainties": TokenUncertainty(*table.unbind(-1)), "lengths": self.lengths}
+
 
 class RecordingCriteria(StoppingCriteriaList):
     """The stopping criteria of a generate call, which see each new token first and know which sequences end."""
@@ -161,6 +177,8 @@ def generate_with_uncertainties(
     hooked while this runs, so it must not run in two threads at once.
     """
     _check_mode(model, generation_config, kwargs)
+    if noise.effective_samples > 1:
+        _check_inputs(model, kwargs)
     forced = {"return_dict_in_generate": True, "disable_compile": True, "use_cache": True}
     if generation_config:  # transformers wants all options in one place
         generation_config = copy.deepcopy(generation_config)
@@ -173,9 +191,7 @@ def generate_with_uncertainties(
     embedded = embeddings.shape[1] if embeddings is not None and ids is None else 0
     with _recording(model, recorder, embedded):
         output = generate(inputs, generation_config, **kwargs)
-    table = torch.stack(recorder.steps, dim=1)
-    uncertainties = TokenUncertainty(*table.unbind(-1))
-    return GenerateUncertaintyOutput(**output, uncertainties=uncertainties, lengths=recorder.lengths)
+    return GenerateUncertaintyOutput(**output, **recorder.results())
 
 
 def _check_mode(model: PreTrainedModel, config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
@@ -188,10 +204,19 @@ def _check_mode(model: PreTrainedModel, config: GenerationConfig | None, kwargs:
         raise ValueError(f"uncertainties come with greedy search and sampling; {mode.value} is not supported")
     if settings.guidance_scale not in (None, 1) or kwargs.get("custom_generate"):
         raise ValueError("uncertainties come without guidance_scale and custom_generate; leave them out")
+    if settings.token_healing:  # generates by itself, within this call, to replace the end of the prompt
+        raise ValueError("uncertainties come without token_healing; leave it out, or heal the prompts before the call")
     offloaded = getattr(kwargs.get("past_key_values"), "offloading", False)
     if offloaded or settings.cache_implementation not in _CACHES:
         name = "offloaded" if offloaded else settings.cache_implementation
         raise ValueError(f"weight samples cannot read a {name} KV cache; use cache_implementation dynamic or static")
+
+
+def _check_inputs(model: PreTrainedModel, kwargs: dict[str, Any]) -> None:
+    """ValueError if the noise-free pass is given something that the weight samples would not see."""
+    given = {name for name, value in kwargs.items() if value is not None}
+    if unseen := sorted(given & inspect.signature(model.forward).parameters.keys() - _SHARED_INPUTS):
+        raise ValueError(f"weight samples take no {unseen[0]}, which changes the noise-free pass; leave it out")
 
 
 def _check_window(model: PreTrainedModel, length: int) -> None:
