@@ -149,6 +149,7 @@ def test_full_rank_noise_agrees_with_brute_force(name: str, kind: str, tmp_path:
     torch.testing.assert_close(batch[:, 3:], output.uncertainties.stack(), rtol=1e-3, atol=1e-5)
     model.save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(score_batch(again, output.sequences, torch.ones(2, 6), response, [3, 4])[:, 3:], batch[:, 3:])
     assert again.noise == model.noise
     assert not any(name.endswith("basis_vectors") for name in again.state_dict())
 
