@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .checkpoint import BASIS, tensor_files
+from .checkpoint import BASIS, check_weight, tensor_files
 from .config import DEFAULT_RANK, NoiseConfig, NoiseKeys
 from .generation import Seeds, generate_with_uncertainties
 from .layers import NOISE_KINDS
@@ -91,6 +91,9 @@ class NoisyModelMixin:
     @classmethod
     def from_pretrained(cls, path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """Load a checkpoint as transformers does; ValueError names a basis tensor that is missing or wrong."""
+        if path is not None and Path(path).is_dir() and not kwargs.keys() & {"subfolder", "variant"}:
+            for name, vectors in load_basis(Path(path)).items():
+                check_weight(f"{path}: tensor {name}", vectors)  # loading casts them, integers too
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = super().from_pretrained(path, *args, **kwargs)  # type: ignore[misc]
         for name in sorted(info["missing_keys"]):

@@ -60,8 +60,8 @@ class NoisyProjection:
         name = f"{self.name}.{BASIS}"
         if name not in basis:
             raise ValueError(f"{name}: missing among the basis vectors; give those of a model of this architecture")
+        check_basis(name, basis[name], self._basis_shape(rank, kind))
         self.module.register_buffer(BASIS, basis[name].to(self.weight))
-        self.check_basis(rank, kind)
 
     def check_basis(self, rank: int, kind: str) -> None:
         """ValueError that names the tensor if the basis has a wrong shape, dtype or value."""
