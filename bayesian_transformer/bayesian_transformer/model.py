@@ -9,10 +9,10 @@ The plain forward is the noise-free base model. Noise exists only in the particl
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
-from weakref import WeakValueDictionary
+from weakref import WeakSet
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -178,6 +178,12 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin
         self.lm = AutoModelForCausalLM.from_config(config.text_config) if lm is None else lm
         self._attach_basis()
         self.post_init()
+        _WRAPPERS.add(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy, which comes this way instead of through `__init__`, is a wrapper like any other."""
+        super().__setstate__(state)
+        _WRAPPERS.add(self)
 
     @classmethod
     def wrap(
@@ -189,7 +195,7 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin
         basis: Mapping[str, Tensor] | None = None,
         **noise: Any,
     ) -> "BayesianForCausalLMModel":
-        """Wrap `lm`, which is used as it is, not copied. ValueError if it is noisy already.
+        """Wrap `lm`, which is used as it is, not copied. ValueError if it is noisy already or has unusable weights.
 
         Args:
             target_modules: last names of the linear modules that carry noise, for example ("qkv_proj",), or one name.
@@ -197,7 +203,10 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin
             basis: basis vectors by name, "model.layers.0.self_attn.q_proj.basis_vectors"; default: computed by SVD.
             noise: the other keys of NoiseConfig, `bayes_noise` for example.
         """
-        if isinstance(lm, NoisyModelMixin) or id(lm) in _WRAPPERS:
+        keys = [field.name for field in fields(NoiseConfig)]
+        if unknown := sorted(noise.keys() - keys):
+            raise ValueError(f"there is no noise key {unknown[0]}; the keys are {', '.join(keys)}")
+        if isinstance(lm, NoisyModelMixin) or any(wrapper.lm is lm for wrapper in _WRAPPERS):
             raise ValueError(
                 "the model carries noise already, as a TFB model or in another wrapper, whose basis would be lost; use "
                 "that one, or load the base model again"
@@ -205,14 +214,17 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin
         for module in lm.modules():
             module._buffers.pop(BASIS, None)  # what a wrapper that is gone left behind
         names = [target_modules] if isinstance(target_modules, str) else list(target_modules)
-        keys: dict[str, Any] = {"text_config": copy.deepcopy(lm.config), "target_modules": names}
-        model = cls(BayesianLMConfig(**keys, **{"basis_idx": list(range(rank))} | noise), lm)
+        for projection in find_projections(lm, names):
+            projection.check_weight()
+        base: dict[str, Any] = {"text_config": copy.deepcopy(lm.config), "target_modules": names}
+        model = cls(BayesianLMConfig(**base, **{"basis_idx": list(range(rank))} | noise), lm)
+        _WRAPPERS.discard(model)  # one that fails to get its basis is none
         if basis is not None:
             for projection in model.noisy_projections:
                 projection.set_basis(basis, model.noise.rank, model.noise.bayes_noise)
         elif model.noise.bayes_noise in NOISE_KINDS:
             model.compute_basis()
-        _WRAPPERS[id(lm)] = model
+        _WRAPPERS.add(model)
         return model
 
     @property
@@ -240,8 +252,7 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin
         return self.lm.get_output_embeddings()
 
 
-# The living wrapper of a causal LM by the id of the latter, which it keeps alive.
-_WRAPPERS: WeakValueDictionary[int, BayesianForCausalLMModel] = WeakValueDictionary()
+_WRAPPERS: WeakSet[BayesianForCausalLMModel] = WeakSet()  # all that are alive
 
 
 def load_basis(path: Path) -> dict[str, Tensor]:

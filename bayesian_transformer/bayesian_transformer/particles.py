@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.pytorch_utils import Conv1D
 
-from .checkpoint import BASIS
+from .checkpoint import BASIS, check_weight
 from .config import NoiseConfig
 from .layers import NOISE_KINDS, basis_vectors, check_basis, low_rank_noise, noise_width
 from .noise import standard_normal
@@ -43,12 +43,17 @@ class NoisyProjection:
     def basis(self) -> Tensor:
         return getattr(self.module, BASIS)
 
+    def check_weight(self) -> None:
+        """ValueError that names the weight if it is quantised or holds a value that is not finite."""
+        check_weight(f"{self.name}.weight", self.weight)
+
     def attach_basis(self, rank: int, kind: str) -> None:
         """Give the module a basis buffer of zeros (no noise), [out, rank] for right and [in, rank] for left."""
         self.module.register_buffer(BASIS, self.weight.new_zeros(self._basis_shape(rank, kind)))
 
     def compute_basis(self, basis_idx: Sequence[int], kind: str) -> None:
         """Fill the basis with singular vectors of the weight as it is now."""
+        self.check_weight()
         try:
             vectors = basis_vectors(self.weight.detach(), basis_idx, kind)
         except ValueError as error:
