@@ -12,12 +12,12 @@ from itertools import islice
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
 from .config import NoiseConfig
+from .encoding import ScoringRequest, encode
 from .generation import expand_seeds
 from .limits import max_length
 from .model import NoisyModelMixin
@@ -25,10 +25,6 @@ from .particles import ParticleNoise, cache_of, particle_logits
 from .uncertainty import FIELDS, TokenUncertainty, token_uncertainty
 
 CHUNK_ROWS = 512
-# What a template may raise on messages that it was not written for; it runs expressions on them.
-_TEMPLATE_ERRORS = (
-    TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
-)  # fmt: skip
 
 
 def score(
@@ -169,67 +165,12 @@ def _statistics(logits: list[Tensor], tokens: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ScoringRequest:
-    """A text to score. `prompt` is raw text, or messages for the tokenizer's chat template."""
-
-    prompt: str | list[dict[str, str]]
-    response: str
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class ScoredText:
     """The tokens of a response and their uncertainties, float32 [len(token_ids)] each."""
 
     token_ids: list[int]
     tokens: list[str]
     uncertainties: TokenUncertainty
-
-
-def encode(
-    tokenizer: PreTrainedTokenizerBase,
-    request: ScoringRequest,
-    limit: int | None = None,
-    vocabulary: int | None = None,
-) -> tuple[list[int], list[int]]:
-    """Token ids of prompt and response, which are tokenised apart, as the response of a model is.
-
-    ValueError says why a request cannot be scored: no response, more than `limit` tokens, messages that the chat
-    template refuses, text that is no Unicode, a token beyond the `vocabulary` of the model, or a response whose tokens
-    decode to another text.
-    """
-    prompt = _encode_prompt(tokenizer, request.prompt)
-    request.response.encode()  # UnicodeEncodeError, a ValueError, names a surrogate that stands alone
-    response = tokenizer(request.response, add_special_tokens=False).input_ids
-    if not response:
-        raise ValueError("the response is empty")
-    if not prompt:
-        raise ValueError("the prompt is empty and the tokenizer adds no token that begins a text")
-    if limit is not None and len(prompt) + len(response) > limit:
-        raise ValueError(
-            f"prompt and response have {len(prompt)} + {len(response)} tokens, more than the {limit} of the model"
-        )
-    largest = max(*prompt, *response)
-    if vocabulary is not None and largest >= vocabulary:
-        raise ValueError(
-            f"token {tokenizer.convert_ids_to_tokens(largest)!r} has the id {largest}, but the model knows only "
-            f"{vocabulary} tokens"
-        )
-    if tokenizer.decode(response, clean_up_tokenization_spaces=False) != request.response:
-        raise ValueError("the tokens of the response do not decode to the same text; its values would be misplaced")
-    return prompt, response
-
-
-def _encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict[str, str]]) -> list[int]:
-    if isinstance(prompt, str):
-        prompt.encode()
-        return tokenizer(prompt).input_ids
-    try:
-        text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
-    except _TEMPLATE_ERRORS as error:
-        raise ValueError(f"the chat template refuses the messages: {error}") from error
-    text.encode()
-    return tokenizer(text, add_special_tokens=False).input_ids  # the template writes them itself
 
 
 def score_texts(
