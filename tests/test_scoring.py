@@ -249,6 +249,20 @@ def test_texts_longer_than_a_sliding_window_stand_as_failures(tiny_llama_tfb_pat
     assert longest.uncertainties.epistemic.min() > 0
 
 
+@pytest.mark.parametrize(("kind", "together"), [("right", 3), ("std", 1)])
+def test_full_rank_noise_is_kept_for_one_text_at_a_time(tiny_llama_path: Path, kind: str, together: int) -> None:
+    lm = AutoModelForCausalLM.from_pretrained(tiny_llama_path)
+    model, tokenizer = (
+        BayesianForCausalLMModel.wrap(lm, bayes_noise=kind),
+        AutoTokenizer.from_pretrained(tiny_llama_path),
+    )
+    batches: list[int] = []
+    lm.lm_head.register_forward_hook(lambda m, a, out: batches.append(len(out)))
+    results = list(score_texts(model, tokenizer, [ScoringRequest("a", " b")] * 3, num_samples=SAMPLES))
+    assert [type(result) for result in results] == [ScoredText] * 3
+    assert max(batches) == together
+
+
 def test_bad_arguments(tiny_llama_tfb_path: Path) -> None:
     model = load(tiny_llama_tfb_path)
     with pytest.raises(ValueError, match="at least one token"):

@@ -3,6 +3,8 @@
 The clean pass goes through prompt and response once, chunk by chunk, and fills the KV cache. Behind it the S - 1 noisy
 samples of the chunk's response positions run in parallel: the row at position t attends to the clean K/V before t and
 to its own k, v. `chunk_rows` bounds the memory: the model computes no more rows (weight samples included) at a time.
+It does not bound the KV cache of the texts, nor what full-rank noise keeps: S - 1 copies of the noisy weights, in
+float32, for each text of a batch.
 """
 
 import inspect
@@ -21,7 +23,7 @@ from .encoding import ScoringRequest, encode
 from .generation import expand_seeds
 from .limits import max_length
 from .model import NoisyModelMixin
-from .particles import ParticleNoise, cache_of, particle_logits
+from .particles import FULL_RANK_KINDS, ParticleNoise, cache_of, particle_logits
 from .uncertainty import FIELDS, TokenUncertainty, token_uncertainty
 
 CHUNK_ROWS = 512
@@ -185,10 +187,13 @@ def score_texts(
 ) -> Iterator[ScoredText | ValueError]:
     """Score a stream of texts, `batch_size` at a time: one result for each request, in order.
 
-    A request that cannot be scored (see `encode`) gives the ValueError that says why, and the others go on.
+    Under full-rank noise, which keeps copies of the noisy weights for each text, it is one text at a time. A request
+    that cannot be scored (see `encode`) gives the ValueError that says why, and the others go on.
     """
     noise = noise_settings(model, num_samples, sigma)
     batch_size = max(1, min(batch_size, chunk_rows // noise.effective_samples))
+    if noise.bayes_noise in FULL_RANK_KINDS:
+        batch_size = 1
     limit = max_length(model.causal_lm.config)
     vocabulary = model.causal_lm.get_input_embeddings().num_embeddings
     stream = iter(requests)
