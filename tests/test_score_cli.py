@@ -3,11 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from transformers import AutoTokenizer
 
+from bayesian_transformer.particles import particle_logits
 from bayesian_transformer.score import BadLine, main, parse_line
 from bayesian_transformer.uncertainty import FIELDS
 
@@ -85,6 +88,39 @@ def test_output_of_other_settings_or_texts_is_refused(tiny_llama_tfb_path: Path,
     source.write_text(LINES[-1])
     assert "choose another --output" in run(tiny_llama_tfb_path, source, output).stderr
     assert output.read_bytes() == before
+
+
+@pytest.mark.parametrize("left", [LINES[:3], [*LINES[:5], ""], [*LINES[:5], "{"]])
+def test_output_of_lines_that_are_gone_is_refused(
+    tiny_llama_tfb_path: Path, source: Path, tmp_path: Path, left: list[str]
+) -> None:
+    output = tmp_path / "scores.jsonl"
+    run(tiny_llama_tfb_path, source, output)
+    before = output.read_bytes()
+    source.write_text("\n".join(left))
+    result = run(tiny_llama_tfb_path, source, output)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == f"Error: {output}: line 6 is not that of {source}; choose another --output"
+    assert output.read_bytes() == before
+
+
+def test_memory_that_runs_out_is_one_line_and_what_was_scored_is_kept(
+    tiny_llama_tfb_path: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, left = tmp_path / "scores.jsonl", [particle_logits]
+
+    def run_out(*arguments: Any) -> Any:
+        if not left:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 MiB.")
+        return left.pop()(*arguments)
+
+    monkeypatch.setattr("bayesian_transformer.scoring.particle_logits", run_out)
+    result = run(tiny_llama_tfb_path, source, output, "--batch-size", "1")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(
+        "Error: --device cpu: out of memory; lower --chunk-rows or --batch"
+    )
+    assert [row["line"] for row in rows(output)] == [1]
 
 
 @pytest.mark.parametrize(
@@ -199,16 +235,6 @@ def test_input_is_not_taken_for_output(tiny_llama_tfb_path: Path, source: Path) 
     assert result.exit_code == 2
     assert "--output is the --input file" in result.stderr
     assert source.read_bytes() == before
-
-
-def test_damaged_model_and_unknown_device_are_one_line(tiny_llama_tfb_path: Path, source: Path, tmp_path: Path) -> None:
-    damaged = Path(shutil.copytree(tiny_llama_tfb_path, tmp_path / "damaged"))
-    shard = next(damaged.glob("*.safetensors"))
-    shard.write_bytes(shard.read_bytes()[:1000])
-    for model, device, message in [(damaged, "cpu", shard.name), (tiny_llama_tfb_path, "abacus", "--device abacus")]:
-        result = run(model, source, tmp_path / "scores.jsonl", "--device", device)
-        assert result.exit_code == 1
-        assert [message in line for line in result.stderr.splitlines() if line.startswith("Error")] == [True]
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from .heat_map import Response, write_report
+from .loading import load_tokenizer
 from .uncertainty import FIELDS
 
 __all__ = ["Response", "write_report"]
@@ -124,14 +125,6 @@ def _prompt(record: Mapping[str, Any]) -> str:
     return str(record.get("prompt") or record.get("formatted_prompt") or "")
 
 
-def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a local model folder; ClickException if there is none."""
-    try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"--tokenizer {path}: {str(error).splitlines()[0]}") from error
-
-
 def collect(paths: tuple[Path, ...], tokenizer: PreTrainedTokenizerBase | None) -> tuple[list[Response], int]:
     """All responses of the files, and how many could not be read, each of which is reported."""
     responses, failures = [], 0
@@ -166,7 +159,7 @@ def main(inputs: tuple[Path, ...], output: Path, tokenizer_path: Path | None, li
     """Token heat map of responses; `python -m pydoc bayesian_transformer.report` describes the formats."""
     if output.exists() and any(output.samefile(path) for path in inputs):
         raise click.UsageError("--output is one of the inputs; choose another")
-    tokenizer = None if tokenizer_path is None else load_tokenizer(tokenizer_path)
+    tokenizer = None if tokenizer_path is None else load_tokenizer(str(tokenizer_path), "--tokenizer")
     try:
         responses, failures = collect(inputs, tokenizer)
         note = f"The first {limit} of {len(responses)} responses." if len(responses) > limit else ""

@@ -19,12 +19,10 @@ from typing import Any
 import click
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from .checkpoint import tensor_files
 from .config import NoiseConfig
 from .files import append_jsonl, drop_torn_line, dumps
-from .model import NoisyModelMixin
+from .loading import load_model, load_tokenizer
 from .scoring import CHUNK_ROWS, ScoredText, ScoringRequest, noise_settings, score_texts
 from .uncertainty import FIELDS
 
@@ -139,7 +137,8 @@ class Scoring:
         output.touch()  # an input without texts has an output too
 
     def requests(self, source: Path) -> Iterator[tuple[int, dict[str, Any], ScoringRequest]]:
-        """The lines still to score; bad ones are reported and counted."""
+        """The lines still to score; bad ones are reported and counted. ValueError if one that was scored is gone."""
+        gone = set(self.done)
         for number, line in enumerate(self.lines, start=1):
             if not line.strip():
                 continue
@@ -150,8 +149,10 @@ class Scoring:
                 continue
             if number not in self.done:
                 yield number, record, request
-            elif not self._same(self.done[number], record, request):
-                raise ValueError(f"{self.output}: line {number} is not that of {source}; choose another --output")
+            elif self._same(self.done[number], record, request):
+                gone.remove(number)
+        for number in sorted(gone):
+            raise ValueError(f"{self.output}: line {number} is not that of {source}; choose another --output")
 
     def fail(self, source: Path, number: int, error: ValueError) -> None:
         self.failures += 1
@@ -169,24 +170,6 @@ class Scoring:
         return all(row.get(key) == record.get(key) for key in keys) and row.get("seed") == request.seed
 
 
-def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
-    """A model with noisy projections, in evaluation mode. ClickException if `path` holds something else."""
-    try:
-        if Path(path).is_dir():
-            tensor_files(Path(path))  # a damaged file gets a clearer message here than from transformers
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
-    except (OSError, ValueError) as error:
-        known = Path(path).is_dir()
-        reason = str(error).splitlines()[0] if known else "no such folder, nor a model that was downloaded"
-        raise click.ClickException(f"--model-path {path}: {reason}") from error
-    if not isinstance(model, NoisyModelMixin):
-        raise click.ClickException(f"--model-path {path}: is no TFB model; convert it with convert_to_tfb.py")
-    try:
-        return model.to(device).eval()  # type: ignore[attr-defined]
-    except (AssertionError, RuntimeError) as error:  # a torch without CUDA raises the former
-        raise click.ClickException(f"--device {device}: {str(error).splitlines()[0]}") from error
-
-
 @click.command()
 @click.option("--model-path", required=True, help="Folder of a TFB model.")
 @click.option("--input", "source", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -202,9 +185,8 @@ def main(source: Path, output: Path, model_path: str, dtype: str, device: str, s
     """Score the responses of a JSON Lines file; `python -m pydoc bayesian_transformer.score` describes the format."""
     if output.exists() and output.samefile(source):
         raise click.UsageError("--output is the --input file; choose another")
-    model = load_model(model_path, dtype, device)
+    model, tokenizer = load_model(model_path, dtype, device), load_tokenizer(model_path, "--model-path")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path)
         noise = noise_settings(model, settings["num_samples"], settings["sigma"])
         scoring = Scoring(read_lines(source), output, noise, seed, model=model_path, dtype=dtype)
         todo = list(scoring.requests(source))
@@ -214,6 +196,9 @@ def main(source: Path, output: Path, model_path: str, dtype: str, device: str, s
                 scoring.write(number, record, request, scored)
             else:
                 scoring.fail(source, number, scored)
+    except torch.OutOfMemoryError as error:
+        message = f"--device {device}: out of memory; lower --chunk-rows or --batch-size and run the command again"
+        raise click.ClickException(message) from error
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{output}: {len(scoring.done)} texts were there, {len(todo)} more attempted, {scoring.failures} failed")
