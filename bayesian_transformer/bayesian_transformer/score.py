@@ -3,10 +3,11 @@
     python -m bayesian_transformer.score --model-path TFB-MODEL --input texts.jsonl --output scores.jsonl
 
 Each input line is an object with `response` and either `prompt` (raw text) or `messages` (for the chat template), and
-optionally `seed`. Each output line repeats its input and adds `line` (the input line's number), `token_ids`, `tokens`,
-one array per quantity, and how it was computed; its input must have none of these fields but `seed`. A run that was cut
-short resumes where it stopped. Lines that cannot be scored are reported by number; all others are scored, and the exit
-status is 1.
+optionally `seed`. A space between prompt and response belongs to the response; after `messages` it may be left out
+where the tokenizer adds one by itself. Each output line repeats its input and adds `line` (the input line's number),
+`token_ids`, `tokens`, one array per quantity, and how it was computed; its input must have none of these fields but
+`seed`. A run that was cut short resumes where it stopped. Lines that cannot be scored are reported by number; all
+others are scored, and the exit status is 1.
 """
 
 import json
