@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bayesian_transformer.files import read_jsonl
-from run.utils.grader import Grader, Verdict, choice, extract_answer, lone_number, words
+from run.utils.extraction import extract_answer
+from run.utils.grader import Grader, Verdict
 from run.utils.math import RELATIVE_TOLERANCE, normalize, number
+from run.utils.reading import choice, lone_number, words
 
 SOLUTIONS = Path(__file__).parent / "data" / "grader_solutions.jsonl"
 PUBLIC = Path(__file__).resolve().parents[2] / "shared" / "data"

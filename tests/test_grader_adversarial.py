@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from run.utils.grader import Grader, Verdict, extract_answer
+from run.utils.extraction import extract_answer
+from run.utils.grader import Grader, Verdict
 from run.utils.pool import Undecided, WorkerPool
 
 ROOT = Path(__file__).resolve().parents[1]

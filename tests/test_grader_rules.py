@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from run.utils.grader import Grader, Verdict, lone_number, plain
+from run.utils.grader import Grader, Verdict
 from run.utils.math import number
+from run.utils.reading import lone_number, plain
 
 
 @pytest.fixture(scope="module")

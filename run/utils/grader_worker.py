@@ -15,7 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from run.utils.qwen_math_parser import SYMPY_ERRORS, ParseError, canonical, equal
+from run.utils.latex import ParseError
+from run.utils.qwen_math_parser import SYMPY_ERRORS, canonical, equal
 
 OPERATIONS: dict[str, Callable[..., bool | str]] = {"equal": equal, "canonical": canonical}
 RECURSION_LIMIT = 5000

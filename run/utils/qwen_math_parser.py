@@ -5,13 +5,9 @@ run.utils.math.normalize leaves of an answer. Text reaches sympy through the LaT
 sympify or parse_expr, which evaluate Python. No function here limits time or memory: call them in a worker.
 """
 
-import re
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import sympy as sp
-from latex2sympy2_extended import NormalizationConfig, normalize_latex
-from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
 from latex2sympy2_extended.sets import FiniteSet  # keeps the order
 from math_verify import verify
 from sympy.core.function import AppliedUndef
@@ -19,10 +15,10 @@ from sympy.core.relational import Relational
 from sympy.functions.elementary.trigonometric import TrigonometricFunction
 from sympy.polys.polyerrors import BasePolynomialError
 
+from run.utils.latex import ParseError, Value, parse
 from run.utils.math import RELATIVE_TOLERANCE
 
 ROUGHLY = 1e-2  # relative difference of the sides of a rounding such as 2\\pi = 6.28
-Value: TypeAlias = sp.Basic | sp.MatrixBase
 DIGITS = 12  # significant digits of an irrational number in a canonical text
 
 # What sympy raises on an expression that it cannot treat. RecursionError and MemoryError are not among them: those
@@ -37,56 +33,6 @@ SYMPY_ERRORS: tuple[type[Exception], ...] = (
     TypeError,
     ValueError,
 )
-
-_CONFIG = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
-_IMAGINARY_UNIT = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])(?:\s*(\^))?")
-_COMMAS = re.compile(r"(\\[{}]|[()\[\]]|(?<![0-9,.])[0-9]{1,3}(?:,[0-9]{3})+(?!,?[0-9])|,(?=[0-9]))")
-_GROUPED = re.compile(r"[0-9]+(?:,[0-9]{3})+")
-_OPENING, _CLOSING = frozenset(("(", "[", r"\{")), frozenset((")", "]", r"\}"))
-_SUM = re.compile(r"\\(?:sum|prod)|_\s*\{?i|i\s*=")  # here i is an index
-
-
-class ParseError(ValueError):
-    """The text is not LaTeX mathematics that the grammar knows."""
-
-
-class _Converter(_Latex2Sympy):
-    """The library's converter, but for the digits of a number: it hands those to sympify, which evaluates Python."""
-
-    def parse_number(self, text: str) -> sp.Integer | sp.Float:
-        digits = text.replace(",", "")
-        return sp.Integer(digits) if digits.isdecimal() else sp.Float(digits)
-
-
-def parse(text: str, grouped: bool = True) -> Value:
-    """The sympy object of one normalised LaTeX answer, unevaluated where the grammar allows it.
-
-    A comma in brackets separates; elsewhere 1,234 is a number if `grouped`, else two.
-    """
-    if not _SUM.search(text):
-        text = _IMAGINARY_UNIT.sub(lambda match: "(I)^" if match[1] else "I", text)  # the grammar drops the power of I
-    text = re.sub(r"\\begin\{(?:[bvBV]?matrix|smallmatrix|array)\}(?:\{[lcr|]*\})?", r"\\begin{pmatrix}", text)
-    text = re.sub(r"\\end\{(?:[bvBV]?matrix|smallmatrix|array)\}", r"\\end{pmatrix}", text)
-    text = _separate(text.replace("%", ""), grouped)
-    try:
-        parsed = _Converter(is_real=True).parse(normalize_latex(text, _CONFIG))
-    except (MemoryError, RecursionError, PermissionError):
-        raise
-    except Exception as error:  # the grammar raises plain Exception for a syntax error
-        raise ParseError(f"not an expression: {text[:80]!r}") from error
-    if not isinstance(parsed, Value):
-        raise ParseError(f"not a single expression: {text[:80]!r}")
-    return parsed
-
-
-def _separate(text: str, grouped: bool) -> str:
-    """`text` without the commas that mark thousands and with a space after the others, so that they stay apart."""
-    depth, pieces = 0, []
-    for piece in _COMMAS.split(text):
-        depth += (piece in _OPENING) - (piece in _CLOSING and depth > 0)
-        is_number = "," in piece and grouped and depth == 0 and _GROUPED.fullmatch(piece) is not None
-        pieces.append(piece.replace(",", "" if is_number else ", "))
-    return "".join(pieces)
 
 
 def equal(gold: str, answer: str) -> bool:

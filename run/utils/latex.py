@@ -1,0 +1,60 @@
+"""The sympy object of a normalised LaTeX answer, read by the grammar of latex2sympy2-extended and nothing else."""
+
+import re
+from typing import TypeAlias
+
+import sympy as sp
+from latex2sympy2_extended import NormalizationConfig, normalize_latex
+from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
+
+Value: TypeAlias = sp.Basic | sp.MatrixBase
+
+_CONFIG = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
+_IMAGINARY_UNIT = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])(?:\s*(\^))?")
+_COMMAS = re.compile(r"(\\[{}]|[()\[\]]|(?<![0-9,.])[0-9]{1,3}(?:,[0-9]{3})+(?!,?[0-9])|,(?=[0-9]))")
+_GROUPED = re.compile(r"[0-9]+(?:,[0-9]{3})+")
+_OPENING, _CLOSING = frozenset(("(", "[", r"\{")), frozenset((")", "]", r"\}"))
+_SUM = re.compile(r"\\(?:sum|prod)|_\s*\{?i|i\s*=")  # here i is an index
+
+
+class ParseError(ValueError):
+    """The text is not LaTeX mathematics that the grammar knows."""
+
+
+class _Converter(_Latex2Sympy):
+    """The library's converter, but for the digits of a number: it hands those to sympify, which evaluates Python."""
+
+    def parse_number(self, text: str) -> sp.Integer | sp.Float:
+        digits = text.replace(",", "")
+        return sp.Integer(digits) if digits.isdecimal() else sp.Float(digits)
+
+
+def parse(text: str, grouped: bool = True) -> Value:
+    """The sympy object of one normalised LaTeX answer, unevaluated where the grammar allows it.
+
+    A comma in brackets separates; elsewhere 1,234 is a number if `grouped`, else two.
+    """
+    if not _SUM.search(text):
+        text = _IMAGINARY_UNIT.sub(lambda match: "(I)^" if match[1] else "I", text)  # the grammar drops the power of I
+    text = re.sub(r"\\begin\{(?:[bvBV]?matrix|smallmatrix|array)\}(?:\{[lcr|]*\})?", r"\\begin{pmatrix}", text)
+    text = re.sub(r"\\end\{(?:[bvBV]?matrix|smallmatrix|array)\}", r"\\end{pmatrix}", text)
+    text = _separate(text.replace("%", ""), grouped)
+    try:
+        parsed = _Converter(is_real=True).parse(normalize_latex(text, _CONFIG))
+    except (MemoryError, RecursionError, PermissionError):
+        raise
+    except Exception as error:  # the grammar raises plain Exception for a syntax error
+        raise ParseError(f"not an expression: {text[:80]!r}") from error
+    if not isinstance(parsed, Value):
+        raise ParseError(f"not a single expression: {text[:80]!r}")
+    return parsed
+
+
+def _separate(text: str, grouped: bool) -> str:
+    """`text` without the commas that mark thousands and with a space after the others, so that they stay apart."""
+    depth, pieces = 0, []
+    for piece in _COMMAS.split(text):
+        depth += (piece in _OPENING) - (piece in _CLOSING and depth > 0)
+        is_number = "," in piece and grouped and depth == 0 and _GROUPED.fullmatch(piece) is not None
+        pieces.append(piece.replace(",", "" if is_number else ", "))
+    return "".join(pieces)
