@@ -1,8 +1,10 @@
 """LaTeX answers as sympy objects: parsing, equality and a canonical text, on math-verify and latex2sympy2-extended.
 
 The name is that of the file with this role in the published code; nothing else is taken from it. The input is what
-run.utils.math.normalize leaves of an answer. Text reaches sympy through the LaTeX grammar only, never through
-sympify or parse_expr, which evaluate Python. No function here limits time or memory: call them in a worker.
+run.utils.math.normalize leaves of an answer. Text reaches sympy through the LaTeX grammar only (run.utils.latex), never
+through sympify or parse_expr, which evaluate Python; decimals are made fractions before sympy solves or simplifies, as
+it sends its guesses at their closed form through parse_expr. No function here limits time or memory: call them in a
+worker.
 """
 
 from collections.abc import Sequence
@@ -89,10 +91,19 @@ def _same(gold: Value, answer: Value) -> bool:
             return bool(abs(sp.N(gold - answer, 30)) <= RELATIVE_TOLERANCE * abs(sp.N(gold, 30)))
         if (gold.has(sp.I) or answer.has(sp.I)) and sp.expand(gold - answer) == 0:
             return True
-    are_equations = isinstance(gold, sp.Eq) and isinstance(answer, sp.Eq)
-    if are_equations and not _is_name(gold.lhs) and _same_equation(gold, answer):
-        return True
-    return bool(verify(gold, answer, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True))
+    if isinstance(gold, sp.Eq) and isinstance(answer, sp.Eq):
+        if _is_name(gold.lhs) and gold.lhs == answer.lhs and _same(gold.rhs, answer.rhs):
+            return True
+        if not _is_name(gold.lhs) and _same_equation(_exact(gold), _exact(answer)):
+            return True
+    exact = _exact(gold), _exact(answer)
+    return bool(verify(*exact, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True))
+
+
+def _exact(value: Value) -> Value:
+    """`value` with its decimals as fractions."""
+    decimals = {part: sp.Rational(str(part)) for part in value.atoms(sp.Float)}
+    return value.xreplace(decimals) if decimals else value
 
 
 def _same_equation(gold: sp.Eq, answer: sp.Eq) -> bool:
@@ -196,9 +207,7 @@ def _same_unordered(gold: Sequence[sp.Basic], answer: Sequence[sp.Basic]) -> boo
 def canonical(text: str) -> str:
     """A text that is the same for answers that are cheaply shown to be equal. ParseError if it cannot be read."""
     value = _oriented(parse(text))
-    value = _once(value) if r"\{" in text else value
-    decimals = {part: sp.Rational(str(part)) for part in value.atoms(sp.Float)}
-    return _canonical(value.xreplace(decimals) if decimals else value)
+    return _canonical(_exact(_once(value) if r"\{" in text else value))
 
 
 def _canonical(value: Value) -> str:
