@@ -20,6 +20,7 @@ from run.utils.qwen_math_parser import SYMPY_ERRORS, canonical, equal
 
 OPERATIONS: dict[str, Callable[..., bool | str]] = {"equal": equal, "canonical": canonical}
 RECURSION_LIMIT = 5000
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _REFUSED = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.startfile", "subprocess.", "pty.", "socket.",
     "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink", "os.chmod", "shutil.",
@@ -52,7 +53,7 @@ class Fence:
         sys.addaudithook(self._audit)
 
     def _audit(self, event: str, details: tuple[Any, ...]) -> None:
-        writes = event == "open" and isinstance(details[1], str) and not set(details[1]).isdisjoint("wax+")
+        writes = event == "open" and bool(details[2] & _WRITING)  # os.open has flags and no mode
         runs_text = event == "exec" and getattr(details[0], "co_filename", "") == "<string>"
         if runs_text:
             runs_text = sys._getframe(1).f_globals.get("__name__") not in _CODE_GENERATORS
