@@ -178,6 +178,9 @@ CANONICAL = [
     [r"\{1,1,2\}", r"\{2,1\}", "2, 1"],
     ["June 20"],
     ["20", "20 June", "Total: 20", r"\text{Total} = 20"],
+    ["3"],
+    ["12"],
+    ["1 2", r"1\quad 2"],
     [r"\frac{1}{"],  # stands for itself
 ]
 

@@ -14,6 +14,7 @@ What counts as equal:
 - where the gold answer is a number, so is an answer of one number and words ("Total: 5 apples").
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
@@ -126,7 +127,8 @@ class Grader:
 
 
 def _squeeze(text: str) -> str:
-    return "".join(text.split())
+    """`text` without spaces, but for those between digits."""
+    return re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", text)
 
 
 def _verdict(is_right: bool) -> Verdict:

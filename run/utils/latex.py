@@ -14,6 +14,9 @@ _IMAGINARY_UNIT = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])(?:\s*(\^))?")
 _COMMAS = re.compile(r"(\\[{}]|[()\[\]]|(?<![0-9,.])[0-9]{1,3}(?:,[0-9]{3})+(?!,?[0-9])|,(?=[0-9]))")
 _GROUPED = re.compile(r"[0-9]+(?:,[0-9]{3})+")
 _OPENING, _CLOSING = frozenset(("(", "[", r"\{")), frozenset((")", "]", r"\}"))
+_MIXED = re.compile(r"(?<![_^0-9.])([0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)")
+_SPACED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:\s[0-9]{3})+(?![0-9])")
+_ONE_DIGIT = re.compile(r"(?:[_^]|\\(?:frac|sqrt))\s*[0-9]")  # an argument without braces, so that a number may follow
 _SUM = re.compile(r"\\(?:sum|prod)|_\s*\{?i|i\s*=")  # here i is an index
 
 
@@ -38,7 +41,7 @@ def parse(text: str, grouped: bool = True) -> Value:
         text = _IMAGINARY_UNIT.sub(lambda match: "(I)^" if match[1] else "I", text)  # the grammar drops the power of I
     text = re.sub(r"\\begin\{(?:[bvBV]?matrix|smallmatrix|array)\}(?:\{[lcr|]*\})?", r"\\begin{pmatrix}", text)
     text = re.sub(r"\\end\{(?:[bvBV]?matrix|smallmatrix|array)\}", r"\\end{pmatrix}", text)
-    text = _separate(text.replace("%", ""), grouped)
+    text = _separate(_side_by_side(text.replace("%", "")), grouped)
     try:
         parsed = _Converter(is_real=True).parse(normalize_latex(text, _CONFIG))
     except (MemoryError, RecursionError, PermissionError):
@@ -48,6 +51,18 @@ def parse(text: str, grouped: bool = True) -> Value:
     if not isinstance(parsed, Value):
         raise ParseError(f"not a single expression: {text[:80]!r}")
     return parsed
+
+
+def _side_by_side(text: str) -> str:
+    """`text` with 2 1/2 as a mixed number and 10 000 joined. ParseError if other numbers stand side by side.
+
+    The grammar would add 1 and 2 in "1 2", or join them.
+    """
+    text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
+    text = _SPACED.sub(lambda match: "".join(match[0].split()), text)
+    if re.search(r"[0-9.]\s+[0-9.]", _ONE_DIGIT.sub("x", text)):
+        raise ParseError(f"numbers side by side: {text[:80]!r}")
+    return text
 
 
 def _separate(text: str, grouped: bool) -> str:
