@@ -10,7 +10,7 @@ the formula that it is a part of. A phrase that no answer follows ("the answer i
 import re
 from collections import deque
 
-from run.utils.math import DECIMAL, SCALE, TEXT
+from run.utils.math import DECIMAL, SCALE, TEXT, VULGAR
 
 PHRASES = 20  # of the last "answer is" that are tried
 NEAR = 300  # characters around the last number that can belong to its formula
@@ -23,9 +23,11 @@ _OPTION = re.compile(
     r"[\s*]{0,4}(\([A-Ja-j]\)|[A-J])(?!\w)"
 )
 _HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")
+_POWER_OF_TEN = r"\s?(?:[×xX*·]|\\times|\\cdot)\s?10(?:\s?\^\s?(?:\{\s?[-−]?[0-9]+\s?\}|[-−]?[0-9]+)|[⁻⁰¹²³⁴-⁹]+)"
 _NUMBER_IN_TEXT = (
-    r"(?:(?<![)\]}])-)?[$€£¥]?(?:"
-    rf"\\[dtc]?frac\s*\{{-?[0-9]+\}}\s*\{{[0-9]+\}}|(?:{DECIMAL})(?:\s?/\s?[0-9]+)?)(?:\s?\\?%|\s{SCALE})?"
+    rf"(?:(?<![)\]}}])-)?[$€£¥]?(?:(?:[0-9]{{1,3}}\s?)?(?:\\[dtc]?frac\s*\{{-?[0-9]+\}}\s*\{{[0-9]+\}}|[{VULGAR}])"
+    rf"|[0-9]{{1,3}}\s[0-9]{{1,2}}\s?/\s?[0-9]{{1,2}}(?![0-9])|(?:{DECIMAL})(?:\s?/\s?[0-9]+|{_POWER_OF_TEN})?)"
+    rf"(?:\s?\\?%|\s{SCALE})?"
 )
 _LAST_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER_IN_TEXT}")
 _FIRST_NUMBER = re.compile(
@@ -130,7 +132,7 @@ def _bare(text: str) -> str | None:
 def _last_part(line: str) -> str:
     """What follows the last linking word, as in "6 + 5 equals 11" or "indeed 30", if there is a digit in it."""
     part = _LINK.split(line)[-1].strip(" ,:*")
-    return part if any(char.isdigit() for char in part) else line
+    return part if any(char.isnumeric() for char in part) else line
 
 
 def _last_number(text: str) -> str | None:

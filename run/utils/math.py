@@ -14,6 +14,7 @@ MAX_NUMBER = 60  # characters of a number that is read as an exact fraction
 MAX_EXPONENT = 300  # of scientific notation; beyond it a number is left to the symbolic comparison
 
 DECIMAL = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
+VULGAR = "¼-¾⅐-⅞"  # one-character fractions
 _SCALES = {"hundred": "10^2", "thousand": "10^3", "million": "10^6", "billion": "10^9", "trillion": "10^12"}
 SCALE = rf"(?:{'|'.join(_SCALES)}|dozen)s?\b"
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
@@ -75,7 +76,7 @@ def normalize(answer: str) -> str:
     What is left is LaTeX with single spaces: the input of the string comparison and of the symbolic one. An angle in
     degrees becomes radians in its sine, cosine and the like, and is a plain number elsewhere.
     """
-    text = re.sub(r"(?<=[0-9])(?=[¼½¾⅓⅔⅛])", " ", answer)
+    text = re.sub(rf"(?<=[0-9])(?=[{VULGAR}])", " ", answer)
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", lambda match: "^{" + match[0].translate(_SUPERSCRIPTS) + "}", text)
     text = unicodedata.normalize("NFKC", text)
     text = "".join(_SYMBOLS.get(char, str(unicodedata.decimal(char, char))) for char in text)
