@@ -10,8 +10,10 @@ What counts as equal:
   ("3 million", "5 squared", "not 5") are no units, and a comma in brackets separates, so (2,100) is a pair;
 - digits with a base (52_8) equal the same digits with that base or without one;
 - a list without parentheses has no order, a tuple has; (1,2) is a pair or an open interval, as the gold answer needs;
-- x = 5, 5 = x and 2 + 3 = 5 equal 5; x = 5 does not equal y = 5, and 2x = 6, not solved, equals no number;
-- where the gold answer is a number, so is an answer of one number and words ("Total: 5 apples").
+- x = 5 and 5 = x equal 5; x = 5 does not equal y = 5, and 2x = 6, not solved, equals no number;
+- of written-out arithmetic the last side counts, and the first if the others round it: 16/3 = 5.33 equals 16/3 and
+  5.33; an equation of two different numbers (8 = 9) equals none;
+- where the gold answer is a number, so is an answer of one number and words ("Total: 5 apples", "4 weeks (28 days)").
 """
 
 import re
@@ -21,9 +23,9 @@ from enum import StrEnum
 from typing import Any, Self
 
 from run.utils.extraction import extract_answer
-from run.utils.math import RELATIVE_TOLERANCE, Number, number
+from run.utils.math import number
 from run.utils.pool import Undecided, WorkerPool
-from run.utils.reading import NOT_UNITS, choice, lone_number, plain, unmarked, value_text, words
+from run.utils.reading import NOT_UNITS, choice, is_false, lone_number, plain, restatement, unmarked, value_text, words
 
 MAX_ANSWER = 2000  # characters; longer answers are not compared
 
@@ -116,7 +118,8 @@ class Grader:
                 self._verdicts[answer, gold] = Verdict.UNDECIDED
                 continue
             given, expected = plain(answer), plain(gold)
-            requests.append({"operation": "equal", "texts": [value_text(expected, given), value_text(given, expected)]})
+            texts = [value_text(expected, given), restatement(given, expected) or value_text(given, expected)]
+            requests.append({"operation": "equal", "texts": texts})
             compared.append((answer, gold))
         for pair, result in zip(compared, self.pool.run(requests), strict=True):
             if isinstance(result, Undecided):
@@ -148,32 +151,23 @@ def _decide(answer: str, gold: str) -> Verdict | None:
     if letter is not None and len(expected) <= len(r"\text{(A)}"):
         return _verdict(choice(given) == letter)
     value = value_text(given, expected)
+    if is_false(value):
+        return Verdict.WRONG
     left, right = number(value), number(value_text(expected, given))
     if right is not None:
         left = left or lone_number(value)
     if left is not None and right is not None:
-        is_same = _same_number(right, left)
-        return None if not is_same and "," in given and "," in expected else _verdict(is_same)
+        is_open = restatement(given, expected) or ("," in given and "," in expected)
+        return Verdict.RIGHT if right.equals(left) else None if is_open else Verdict.WRONG
     expected_text = words(expected)
     if expected_text is not None:
         return _verdict(words(given, short=True) == expected_text)
     return Verdict.WRONG if right is not None and (words(given) or NOT_UNITS.search(unmarked(value))) else None
 
 
-def _same_number(gold: Number, answer: Number) -> bool:
-    if gold.base and answer.base and gold.base != answer.base:
-        return False
-    accepted = {gold.value}
-    if gold.percent != answer.percent:
-        accepted.add(gold.value / 100 if gold.percent else gold.value * 100)
-    if not (gold.decimal or answer.decimal):
-        return answer.value in accepted
-    return any(abs(answer.value - value) <= RELATIVE_TOLERANCE * abs(value) for value in accepted)
-
-
 def _canonical(text: str) -> str | None:
     """The canonical text where reading is enough: numbers, choice letters, words."""
-    if len(text) > MAX_ANSWER:
+    if len(text) > MAX_ANSWER or is_false(text):
         return _squeeze(text)
     value = number(text) or (None if text[:1].isalpha() and ":" not in text else lone_number(text))
     if value is not None:

@@ -8,8 +8,10 @@ import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from typing import Self
 
 RELATIVE_TOLERANCE = 1e-4  # of the gold answer, where one of two numbers is written as a decimal
+ROUGHLY = 5e-2  # relative difference of a number and its rounding to two digits, such as 8/3 = 2.7
 MAX_NUMBER = 60  # characters of a number that is read as an exact fraction
 MAX_EXPONENT = 300  # of scientific notation; beyond it a number is left to the symbolic comparison
 
@@ -96,6 +98,17 @@ class Number:
     decimal: bool = False
     percent: bool = False
     base: int | None = None  # the base written as a subscript; `value` then only holds its digits
+
+    def equals(self, answer: Self, tolerance: float = RELATIVE_TOLERANCE) -> bool:
+        """Whether `answer` is this number: exactly, or within `tolerance` of it if one of them is a decimal."""
+        if self.base and answer.base and self.base != answer.base:
+            return False
+        accepted = {self.value}
+        if self.percent != answer.percent:
+            accepted.add(self.value / 100 if self.percent else self.value * 100)
+        if not (self.decimal or answer.decimal):
+            return answer.value in accepted
+        return any(abs(answer.value - value) <= tolerance * abs(value) for value in accepted)
 
 
 _NUMBER = re.compile(

@@ -18,9 +18,8 @@ from sympy.functions.elementary.trigonometric import TrigonometricFunction
 from sympy.polys.polyerrors import BasePolynomialError
 
 from run.utils.latex import ParseError, Value, parse
-from run.utils.math import RELATIVE_TOLERANCE
+from run.utils.math import RELATIVE_TOLERANCE, ROUGHLY
 
-ROUGHLY = 1e-2  # relative difference of the sides of a rounding such as 2\\pi = 6.28
 DIGITS = 12  # significant digits of an irrational number in a canonical text
 
 # What sympy raises on an expression that it cannot treat. RecursionError and MemoryError are not among them: those
@@ -72,7 +71,7 @@ def _same(gold: Value, answer: Value) -> bool:
     """Containers element by element, numbers within RELATIVE_TOLERANCE if one is a decimal, the rest symbolically."""
     if _is_equation(gold) != _is_equation(answer) and not (_named(gold) or _named(answer)):
         return any(_same(*pair) for pair in _sides(gold, answer))
-    gold, answer = _positional(gold, answer)
+    gold, answer = _positional(_union(gold, answer), _union(answer, gold))
     if isinstance(gold, sp.Interval) and isinstance(answer, sp.Interval):
         ends = (gold.left_open, gold.right_open) == (answer.left_open, answer.right_open)
         return ends and _same(gold.start, answer.start) and _same(gold.end, answer.end)
@@ -130,9 +129,25 @@ def _sides(gold: Value, answer: Value) -> list[tuple[sp.Basic, sp.Basic]]:
     elif first.free_symbols or last.free_symbols:
         sides = [last] if sp.expand(first - last) == 0 else []
     else:
-        is_close = _is_number(first) and _is_number(last) and abs(sp.N(first - last)) <= ROUGHLY * abs(sp.N(first))
-        sides = [last, first] if is_close else [last]
+        sides = [last, first] if _is_rounded(first, last) else [last]
     return [(gold, side) if equation is answer else (side, answer) for side in sides]
+
+
+def _is_rounded(exact: sp.Basic, rounded: sp.Basic) -> bool:
+    """Whether the second number is the first, written without decimals, or a rounding of it; 4 is none of 9/2."""
+    if not (_is_number(exact) and _is_number(rounded)) or exact.has(sp.Float):
+        return False
+    tolerance = ROUGHLY if rounded.has(sp.Float) or not exact.is_rational else 0
+    return bool(abs(sp.N(exact - rounded)) <= tolerance * abs(sp.N(exact)))
+
+
+def _union(value: Value, other: Value) -> Value:
+    """Relations for one name, joined by "or", as the set that they describe, where the other answer is a union."""
+    parts = _elements(value) or []
+    is_list = len(parts) > 1 and all(isinstance(part, Relational | sp.And) for part in parts)
+    if not (is_list and isinstance(other, sp.Union) and len(value.free_symbols) == 1):
+        return value
+    return sp.Union(*(_exact(part).as_set() for part in parts))
 
 
 def _named(value: Value) -> dict[sp.Symbol, sp.Basic] | None:

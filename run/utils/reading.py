@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-from run.utils.math import TEXT, Number, normalize, number
+from run.utils.math import ROUGHLY, TEXT, Number, normalize, number
 
 # Words that change the number beside them, so that it is not the answer, and products of names that look like words.
 NOT_UNITS = re.compile(
@@ -28,6 +28,7 @@ _MARKED = re.compile(rf"(?<!_\{{)(?:\\cdot\s*)?{TEXT}(?:\s*\^\s*(?:\{{-?[0-9]\}}
 _ONE_NUMBER = re.compile(
     r"(?P<before>[^0-9\\]*?)(?P<number>(?:(?<!\w)-\s?)?[0-9\\](?:.*[0-9}])?(?:\s*%)?)(?P<after>[^0-9\\}]*)"
 )
+_IN_OTHER_WORDS = re.compile(r"(?<=[a-z])\s+\((?!\s*(?:or|and|plus|minus)\b)[^()]*[a-z]{2}[^()]*\)\s*$")
 _PROSE_WORD = re.compile(
     rf"(?i)(?:\s[mglshjnwvkcf]|/[smh]|[\s/(]?(?:{_UNIT}|(?-i:[A-Z][a-z]+)|of|on|at|for|the|is|are|per|an?|and|to|by|he|she|has|had|her|his|"
     r"its|was|we|it|all|i))(?:'s?|\.)?"
@@ -50,8 +51,12 @@ def unmarked(text: str) -> str:
 
 
 def lone_number(text: str) -> Number | None:
-    """The number of a text that is one number and words or units, such as "Total: 72 clips" and "5 m^2"."""
-    match = _ONE_NUMBER.fullmatch(re.sub(r"(?<=[A-Za-z])\s*\^\s*\{?[23]\}?", "", unmarked(text)))
+    """The number of a text that is one number and words or units, such as "Total: 72 clips" and "5 m^2".
+
+    What follows a unit in parentheses is not looked at: 4 weeks (28 days) is 4.
+    """
+    text = _IN_OTHER_WORDS.sub("", unmarked(text))
+    match = _ONE_NUMBER.fullmatch(re.sub(r"(?<=[A-Za-z])\s*\^\s*\{?[23]\}?", "", text))
     if match is None or match["before"].endswith("(") or not all(map(_is_prose, match.group("before", "after"))):
         return None
     return number(match["number"].strip())
@@ -67,7 +72,7 @@ def _is_prose(text: str) -> bool:
 
 
 _CALCULATION = re.compile(  # written-out arithmetic without names, such as the left side of 2 + 3 = 5
-    r"(?:[0-9.,+\-*/^(){}!%=\s]|\\(?:times|cdot|div|frac)(?![a-z])|(?:(?<=[0-9])|(?<=[0-9] ))[xX](?= ?[0-9]))+"
+    r"(?:[0-9.,+\-*/^(){}!%=\s]|\\(?:times|cdot|div|frac|sqrt|pi)(?![a-z])|(?:(?<=[0-9])|(?<=[0-9] ))[xX](?= ?[0-9]))+"
 )
 _SYMBOL = r"(?:[A-Za-z]|\\(?!pi|infty|ln|log|frac|sqrt)[A-Za-z]{2,9}|[A-Z]{2,4}|\|[A-Z]{1,4}\||\[[A-Z]{2,}\])"
 _NAME = re.compile(
@@ -86,15 +91,40 @@ def is_name(text: str) -> bool:
 def value_text(text: str, other: str) -> str:
     """`text` without a name ("x =") or a calculation ("2 + 3 =") beside it, if `other` is no equation."""
     *sides, last = (side.strip() for side in text.split("="))
-    if not sides or "=" in other:
+    if not sides or "=" in other or is_false(text):
         return text
     if is_name(sides[0]) and not any(re.search(r"[,<>]|\\(?:le|ge|in)\b", side) for side in sides):
         return last
-    calculated = [_CALCULATION.fullmatch(_MARKED.sub(" ", side)) is not None for side in sides]
+    calculated = list(map(_is_calculation, sides))
     if is_name(last) and (len(sides) == 1 or all(calculated)):
         return sides[-1]
     is_evaluated = len(sides) > 1 and calculated[-1] and not re.search("[0-9,]", sides[0])  # a + b = 1 + 3 = 4
     return last if is_evaluated or all(calculated) else text
+
+
+def _is_calculation(side: str) -> bool:
+    return _CALCULATION.fullmatch(_MARKED.sub(" ", side)) is not None
+
+
+def restatement(text: str, other: str) -> str | None:
+    """The first = the last side of written-out arithmetic such as 16/3 = 5.33, without a name before it.
+
+    None if it is something else, or if `other` is an equation.
+    """
+    first, *others = text.split("=")
+    sides = others if len(others) > 1 and is_name(first.strip()) else [first, *others]
+    if len(sides) == 1 or "=" in other or not all(map(_is_calculation, sides)):
+        return None
+    return re.sub(r"(?<=[0-9])\s*[xX]\s*(?=[0-9])", r"\\times ", _MARKED.sub(" ", f"{sides[0]}={sides[-1]}"))
+
+
+def is_false(text: str) -> bool:
+    """Whether this is an equation of written-out numbers that differ, by more than rounding: 8 = 9, not 16/3 = 5.33."""
+    first, *others = (number(side.strip()) for side in text.split("="))
+    if first is None or first.base or first.percent:
+        return False
+    numbers = [other for other in others if other is not None and not (other.base or other.percent)]
+    return len(numbers) == len(others) and not all(first.equals(other, ROUGHLY) for other in numbers)
 
 
 def words(answer: str, short: bool = False) -> str | None:
