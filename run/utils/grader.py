@@ -157,7 +157,8 @@ def _decide(answer: str, gold: str) -> Verdict | None:
     if right is not None:
         left = left or lone_number(value)
     if left is not None and right is not None:
-        is_open = restatement(given, expected) or ("," in given and "," in expected)
+        is_rounded = left.decimal and restatement(given, expected) is not None
+        is_open = is_rounded or ("," in given and "," in expected)
         return Verdict.RIGHT if right.equals(left) else None if is_open else Verdict.WRONG
     expected_text = words(expected)
     if expected_text is not None:

@@ -3,8 +3,8 @@
 The name is that of the file with this role in the published code; nothing else is taken from it. The input is what
 run.utils.math.normalize leaves of an answer. Text reaches sympy through the LaTeX grammar only (run.utils.latex), never
 through sympify or parse_expr, which evaluate Python; decimals are made fractions before sympy solves or simplifies, as
-it sends its guesses at their closed form through parse_expr. No function here limits time or memory: call them in a
-worker.
+it sends its guesses at their closed form through parse_expr. Where a library does so all the same (the lcm of
+decimals), the worker refuses. No function here limits time or memory: call them in a worker.
 """
 
 from collections.abc import Sequence
@@ -47,9 +47,9 @@ def equal(gold: str, answer: str) -> bool:
 
 
 def _equal(gold: str, answer: str, grouped: bool) -> bool:
-    expected = _oriented(parse(gold, grouped))
+    expected = parse(gold, grouped)
     try:
-        given = _oriented(parse(answer, grouped))
+        given = parse(answer, grouped)
     except ParseError:
         return False
     if r"\{" in gold + answer:  # a set has every element once, a list may repeat one
@@ -62,14 +62,19 @@ def _once(value: Value) -> Value:
 
 
 def _oriented(value: Value) -> Value:
-    """5 = n as n = 5."""
+    """5 = n as n = 5, x = 2 + 3 = 5 as x = 5, and x = 16/3 = 5.33 as x = 16/3."""
+    parts = getattr(value, "_unsorted_args", value.args) if isinstance(value, sp.And) else ()
+    if parts and all(isinstance(part, sp.Eq) for part in parts):
+        before, last = parts[-1].args
+        value = sp.Eq(parts[0].lhs, before if _is_rounded(before, last) else last, evaluate=False)
     is_reversed = isinstance(value, sp.Eq) and _is_name(value.rhs) and not _is_name(value.lhs)
     return sp.Eq(value.rhs, value.lhs, evaluate=False) if is_reversed else value
 
 
 def _same(gold: Value, answer: Value) -> bool:
     """Containers element by element, numbers within RELATIVE_TOLERANCE if one is a decimal, the rest symbolically."""
-    if _is_equation(gold) != _is_equation(answer) and not (_named(gold) or _named(answer)):
+    gold, answer = _oriented(gold), _oriented(answer)
+    if isinstance(gold, sp.Eq) != isinstance(answer, sp.Eq) and not (_named(gold) or _named(answer)):
         return any(_same(*pair) for pair in _sides(gold, answer))
     gold, answer = _positional(_union(gold, answer), _union(answer, gold))
     if isinstance(gold, sp.Interval) and isinstance(answer, sp.Interval):
@@ -83,18 +88,15 @@ def _same(gold: Value, answer: Value) -> bool:
     if len(left or right or ()) > 1 and (_is_number(gold) or _is_number(answer)):  # 1/2 or 0.5, but not 2, 2
         values, one = (left, answer) if left else (right or [], gold)
         return len(set(values)) == len(values) and all(_same(one, value) for value in values)
-    if isinstance(gold, sp.And) and isinstance(answer, sp.And) and not _is_equation(gold):  # 1 < x < 2
+    if isinstance(gold, sp.And) and isinstance(answer, sp.And):  # 1 < x < 2
         return _same_unordered(gold.args, answer.args)
     if _is_number(gold) and _is_number(answer):
         if gold.has(sp.Float) or answer.has(sp.Float):
             return bool(abs(sp.N(gold - answer, 30)) <= RELATIVE_TOLERANCE * abs(sp.N(gold, 30)))
         if (gold.has(sp.I) or answer.has(sp.I)) and sp.expand(gold - answer) == 0:
             return True
-    if isinstance(gold, sp.Eq) and isinstance(answer, sp.Eq):
-        if _is_name(gold.lhs) and gold.lhs == answer.lhs and _same(gold.rhs, answer.rhs):
-            return True
-        if not _is_name(gold.lhs) and _same_equation(_exact(gold), _exact(answer)):
-            return True
+    if isinstance(gold, sp.Eq | sp.Ne) and type(gold) is type(answer):
+        return _same_equation(gold, answer)
     exact = _exact(gold), _exact(answer)
     return bool(verify(*exact, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True))
 
@@ -105,25 +107,36 @@ def _exact(value: Value) -> Value:
     return value.xreplace(decimals) if decimals else value
 
 
-def _same_equation(gold: sp.Eq, answer: sp.Eq) -> bool:
-    """Whether the two equations are one polynomial = 0, up to a factor. False if they have no polynomial form."""
+def _same_equation(gold: Relational, answer: Relational) -> bool:
+    """Whether the right sides are equal, for the same name or no name at all, or the differences of the sides.
+
+    Those up to a factor, unless `gold` gives a value: x = 2 is not 3x = 6. The library would solve both and take two
+    equations without a solution for one.
+    """
+    is_same_name = _is_name(gold.lhs) and gold.lhs == answer.lhs
+    if is_same_name or (_is_number(gold.lhs) and _is_number(answer.lhs)):
+        return _same(gold.rhs, answer.rhs)
+    if not all(isinstance(side, sp.Expr) for side in (*gold.args, *answer.args)):
+        return False
+    is_value = _is_name(gold.lhs) and not gold.rhs.free_symbols
+    gold, answer = _exact(gold), _exact(answer)
+    if not is_value and _is_same_canonically(gold, answer):
+        return True
+    left, right = gold.lhs - gold.rhs, answer.lhs - answer.rhs
+    return _same(left, right) or _same(left, -right)
+
+
+def _is_same_canonically(gold: Relational, answer: Relational) -> bool:
     try:
         return _canonical_equation(gold) == _canonical_equation(answer)
     except SYMPY_ERRORS:
         return False
 
 
-def _is_equation(value: Value) -> bool:
-    """Whether this is an equation or a chain of them, such as x = 2 + 3 = 5."""
-    parts = value.args if isinstance(value, sp.And) else (value,)
-    return all(isinstance(part, sp.Eq) for part in parts)
-
-
 def _sides(gold: Value, answer: Value) -> list[tuple[sp.Basic, sp.Basic]]:
     """What of an equation is compared where the other is none: the value of a name or of a number, not of 2x = 6."""
-    equation = answer if _is_equation(answer) else gold
-    parts = getattr(equation, "_unsorted_args", equation.args) if isinstance(equation, sp.And) else [equation]
-    first, last = parts[0].lhs, parts[-1].rhs
+    equation = answer if isinstance(answer, sp.Eq) else gold
+    first, last = equation.args
     if _is_name(first):
         sides = [last]
     elif first.free_symbols or last.free_symbols:
@@ -153,12 +166,12 @@ def _union(value: Value, other: Value) -> Value:
 def _named(value: Value) -> dict[sp.Symbol, sp.Basic] | None:
     """The values by name of x = 1, y = 2 or (x, y) = (1, 2), else None; also if a name occurs twice."""
     pairs: list[tuple[sp.Basic, sp.Basic]] = []
-    parts = _elements(value) or ()
+    parts = list(map(_oriented, _elements(value) or ()))
     if isinstance(value, sp.Eq):
         names, values = _elements(value.lhs) or (), _elements(value.rhs) or ()
         pairs = list(zip(names, values, strict=True)) if len(names) == len(values) else []
     elif len(parts) > 1 and all(isinstance(part, sp.Eq) for part in parts):
-        pairs = [(part.lhs, part.rhs) for part in map(_oriented, parts)]
+        pairs = [(part.lhs, part.rhs) for part in parts]
     named = dict(pairs)
     return named if len(named) == len(pairs) > 0 and all(map(_is_name, named)) else None
 
@@ -185,8 +198,8 @@ def _by_name(named: dict[sp.Symbol, sp.Basic]) -> sp.Basic:
 
 
 def _is_name(side: sp.Basic) -> bool:
-    is_function = isinstance(side, AppliedUndef | TrigonometricFunction) and all(map(_is_name, side.args))
-    return isinstance(side, sp.Symbol) or is_function
+    is_trigonometric = isinstance(side, TrigonometricFunction) and all(map(_is_name, side.args))
+    return isinstance(side, sp.Symbol | AppliedUndef) or is_trigonometric
 
 
 def _is_number(value: Value) -> bool:
@@ -245,7 +258,7 @@ def _canonical(value: Value) -> str:
     return _canonical_number(value) if _is_number(value) else str(sp.cancel(sp.together(sp.expand(value.doit()))))
 
 
-def _canonical_equation(equation: sp.Eq) -> str:
+def _canonical_equation(equation: Relational) -> str:
     """The equation as numerator = 0, without its constant factor and with a fixed sign."""
     numerator, _ = sp.together(sp.expand((equation.lhs - equation.rhs).doit())).as_numer_denom()
     _, polynomial = sp.expand(numerator).primitive()
