@@ -57,6 +57,8 @@ def test_unsupported_settings_are_named(tiny: Path, options: dict[str, Any], sai
         ("bayes_noise", "up", "bayes_noise must be one of right, left; got 'up'"),
         ("basis_idx", [], "basis_idx must list integers"),
         ("basis_idx", [1, 1], "basis_idx must not repeat"),
+        ("basis_idx", 5, "basis_idx must list integers >= 0, at least one; got 5"),
+        ("use_tfb_for_generation", "false", "use_tfb_for_generation must be true or false; got 'false'"),
     ],
 )
 def test_bad_noise_keys_are_named(tiny: Path, key: str, value: Any, said: str) -> None:

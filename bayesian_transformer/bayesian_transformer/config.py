@@ -29,11 +29,9 @@ class NoiseConfig:
     @classmethod
     def from_model_config(cls, config: Any) -> "NoiseConfig":
         """Read the keys from a transformers config (or anything with these attributes); ValueError names a bad key."""
-        values = {name: getattr(config, name, default) for name, default in _defaults().items()}
-        values["basis_idx"] = tuple(values["basis_idx"])
-        noise = cls(**values)
+        noise = cls(**{name: getattr(config, name, default) for name, default in _defaults().items()})
         noise._validate()
-        return noise
+        return replace(noise, bayes_sigma=float(noise.bayes_sigma), basis_idx=tuple(noise.basis_idx))
 
     def replaced(self, **changes: Any) -> "NoiseConfig":
         """A validated copy with some keys changed."""
@@ -52,17 +50,22 @@ class NoiseConfig:
 
     def _validate(self) -> None:
         check_kind(self.bayes_noise, self.kinds)
-        if not (
-            isinstance(self.bayes_sigma, int | float) and math.isfinite(self.bayes_sigma) and self.bayes_sigma >= 0
-        ):
-            raise ValueError(f"bayes_sigma must be a finite number >= 0; got {self.bayes_sigma!r}")
-        if isinstance(self.num_samples, bool) or not isinstance(self.num_samples, int) or self.num_samples < 1:
+        sigma, indices = self.bayes_sigma, self.basis_idx
+        if not isinstance(sigma, int | float) or isinstance(sigma, bool) or not 0 <= sigma < math.inf:
+            raise ValueError(f"bayes_sigma must be a finite number >= 0; got {sigma!r}")
+        if not _is_integer(self.num_samples) or self.num_samples < 1:
             raise ValueError(f"num_samples must be an integer >= 1; got {self.num_samples!r}")
-        indices = self.basis_idx
-        if not indices or any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in indices):
-            raise ValueError(f"basis_idx must list integers >= 0, at least one; got {list(indices)!r}")
+        if not isinstance(indices, list | tuple) or not indices or any(not _is_integer(i) or i < 0 for i in indices):
+            raise ValueError(f"basis_idx must list integers >= 0, at least one; got {indices!r}")
         if len(set(indices)) != len(indices):
             raise ValueError(f"basis_idx must not repeat an index; got {list(indices)!r}")
+        for key in ("sample", "use_tfb_for_generation"):
+            if not isinstance(getattr(self, key), bool):
+                raise ValueError(f"{key} must be true or false; got {getattr(self, key)!r}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _defaults() -> dict[str, Any]:
@@ -71,14 +74,17 @@ def _defaults() -> dict[str, Any]:
 
 @dataclass(kw_only=True)
 class NoiseKeys:
-    """The keys of NoiseConfig as fields of a transformers config class."""
+    """The keys of NoiseConfig as fields of a transformers config class.
 
-    bayes_sigma: float = 0.1
-    bayes_noise: str = "right"
-    basis_idx: list[int] | tuple[int, ...] = tuple(range(DEFAULT_RANK))
-    num_samples: int = 10
-    sample: bool = True
-    use_tfb_for_generation: bool = False
+    Only NoiseConfig checks them: transformers' own check by type refuses a whole number for sigma and is no ValueError.
+    """
+
+    bayes_sigma: Any = 0.1
+    bayes_noise: Any = "right"
+    basis_idx: Any = tuple(range(DEFAULT_RANK))
+    num_samples: Any = 10
+    sample: Any = True
+    use_tfb_for_generation: Any = False
 
 
 @dataclass(kw_only=True)
