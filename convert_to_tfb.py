@@ -24,7 +24,7 @@ def main(
 ) -> None:
     try:
         convert_checkpoint(model_path, output_path, architecture, rank, bayes_noise, overwrite)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"wrote {output_path}")
 

@@ -147,6 +147,10 @@ def climb_out(path: Path) -> None:
     index.write_text(index.read_text().replace("model-00001", "../model-00001"))
 
 
+def write_index(content: Any) -> Callable[[Path], object]:
+    return lambda path: (path / "model.safetensors.index.json").write_text(json.dumps(content))
+
+
 def edit_tensor(change: Callable[[Tensor], Tensor | None]) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
         content = load_file(path / "model.safetensors")
@@ -166,10 +170,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "index missing": (forget_index, "model.safetensors.index.json: missing, though there are safetensors shards"),
     "shard missing": (forget_shard, "model-00001-of-00001.safetensors: missing, though"),
     "shard elsewhere": (climb_out, "missing, though"),
+    "index no object": (write_index([1]), "model.safetensors.index.json: expected a JSON object"),
+    "no weight map": (
+        write_index({"weight_map": ["a"]}),
+        "index.json: weight_map must give a file name for each tensor",
+    ),
+    "shard a number": (write_index({"weight_map": {"a": 1}}), "index.json: weight_map must give a file name for each"),
+    "shard a list": (write_index({"weight_map": {"a": []}}), "index.json: weight_map must give a file name for each"),
+    "shard null": (write_index({"weight_map": {"a": None}}), "index.json: weight_map must give a file name for each"),
     "torn file": (lambda path: (path / "model.safetensors").write_bytes(b"\0" * 20), "not a readable safetensors file"),
     "no config": (lambda path: (path / "config.json").unlink(), "config.json: missing"),
     "config no JSON": (lambda path: (path / "config.json").write_text("{"), "config.json: not valid JSON"),
     "wrong architecture": (lambda path: edit_config(path, model_type="gpt2"), "'gpt2' is not supported"),
+    "architecture a list": (lambda path: edit_config(path, model_type=["llama"]), "['llama'] is not supported"),
     "already TFB": (lambda path: edit_config(path, model_type="tfb_llama"), "a TFB checkpoint already"),
     "quantised": (lambda path: edit_config(path, quantization_config={"bits": 4}), "unquantised model"),
     "layers": (lambda path: edit_config(path, num_hidden_layers=None), "num_hidden_layers"),

@@ -1,7 +1,7 @@
 """Reading checkpoints: their config, which safetensors file holds which tensor, whether a weight is usable."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,8 @@ def tensor_files(model_path: Path) -> dict[str, str]:
     index = model_path / INDEX_FILE
     if index.is_file():
         weight_map = _read_object(index, "get it again").get("weight_map")
-        if not isinstance(weight_map, Mapping) or not weight_map:
-            raise ValueError(f"{index}: has no weight_map; get the file again")
+        if not isinstance(weight_map, Mapping) or not weight_map or not _are_texts(weight_map.values()):
+            raise ValueError(f"{index}: weight_map must give a file name for each tensor; get the file again")
         _check_shards(model_path, weight_map)
         return dict(weight_map)
     if (model_path / SINGLE_FILE).is_file():
@@ -63,6 +63,10 @@ def tensor_files(model_path: Path) -> dict[str, str]:
         f"{model_path}: no {SINGLE_FILE} or {INDEX_FILE}; pickled weights (*.bin) are not read, "
         "save the model with safetensors first (model.save_pretrained does)"
     )
+
+
+def _are_texts(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _check_shards(model_path: Path, weight_map: Mapping[str, str]) -> None:

@@ -71,7 +71,7 @@ def convert_checkpoint(
 
 def is_tfb(config: dict[str, Any]) -> bool:
     """Whether a config.json belongs to a TFB checkpoint."""
-    return config.get("model_type") in {a.config_class.model_type for a in ARCHITECTURES.values()}
+    return config.get("model_type") in [a.config_class.model_type for a in ARCHITECTURES.values()]
 
 
 def _check_architecture(model_path: Path, config: dict[str, Any], architecture: str | None) -> str:
@@ -80,7 +80,7 @@ def _check_architecture(model_path: Path, config: dict[str, Any], architecture: 
     if is_tfb(config):
         raise ValueError(f"{path}: model_type {model_type} says this is a TFB checkpoint already; use it as it is")
     known = {a.base_model_type: key for key, a in ARCHITECTURES.items()}
-    if model_type not in known:
+    if not isinstance(model_type, str) or model_type not in known:
         raise ValueError(f"{path}: model_type {model_type!r} is not supported; it must be one of {', '.join(known)}")
     if architecture not in (None, known[model_type]):
         raise ValueError(f"{path}: model_type is {model_type}, not {architecture}; use --architecture {model_type}")
@@ -95,13 +95,11 @@ def _check_architecture(model_path: Path, config: dict[str, Any], architecture: 
 def _check_output(model_path: Path, output_path: Path, files: dict[str, str], overwrite: bool) -> None:
     if output_path.resolve() == model_path.resolve():
         raise ValueError(f"{output_path}: output and model are the same folder; choose another --output-path")
-    if output_path.exists() and not (overwrite and output_path.is_dir()):
-        raise ValueError(f"{output_path}: exists already; choose another --output-path or pass --overwrite")
     parent = output_path.absolute().parent
-    try:
+    with _naming(output_path):
+        if output_path.exists() and not (overwrite and output_path.is_dir()):
+            raise ValueError(f"{output_path}: exists already; choose another --output-path or pass --overwrite")
         parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{parent}: cannot be created ({error.strerror}); choose another --output-path") from error
     needed = sum((model_path / shard).stat().st_size for shard in set(files.values()))
     free = shutil.disk_usage(parent).free
     if needed > free:
@@ -109,20 +107,34 @@ def _check_output(model_path: Path, output_path: Path, files: dict[str, str], ov
 
 
 @contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that takes its name, and its place, if the block succeeds."""
-    parent = path.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=parent))
+def _naming(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with files while `path` is made into a ValueError of one line."""
     try:
-        content, replaced = temporary / "new", temporary / "old"
-        content.mkdir()
-        yield content
-        if path.exists():
-            path.rename(replaced)
-        content.rename(path)
-    finally:
-        shutil.rmtree(temporary)
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: cannot be written ({reason}); mend that or choose another folder") from error
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that takes its name, and its place, if the block succeeds.
+
+    ValueError, naming `path`, for what goes wrong with files meanwhile; nothing is left behind then.
+    """
+    parent = path.absolute().parent
+    with _naming(path):
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=parent))
+        try:
+            content, replaced = temporary / "new", temporary / "old"
+            content.mkdir()
+            yield content
+            if path.exists():
+                path.rename(replaced)
+            content.rename(path)
+        finally:
+            shutil.rmtree(temporary)
 
 
 def _copy_files(model_path: Path, directory: Path, files: dict[str, str]) -> dict[str, str]:

@@ -104,7 +104,7 @@ def main(model_path: Path | None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         path = tfb_model(model_path)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(path)
 
