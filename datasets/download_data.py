@@ -50,7 +50,7 @@ class HubSource:
         return f"{self.location} ({self.subset} rows drawn with seed {SUBSET_SEED}; not the published subset)"
 
     def rows(self, counts: range) -> list[Row]:
-        """The raw rows, as many as `counts` allows; OSError, ValueError or DatasetsError say why there are none."""
+        """The raw rows, as many as `counts` allows; `_first_delivery` knows the errors that say why there are none."""
         from datasets import load_dataset
 
         splits = load_dataset(self.location, self.config)
@@ -206,6 +206,7 @@ def _first_delivery(problem_set: ProblemSet) -> list[Row]:
     """Checked rows of the first source that delivers."""
     go_offline_if_unreachable()
     from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HTTPError  # of whichever library the hub's client uses; no OSError
 
     reasons = []
     for source in problem_set.sources:
@@ -213,7 +214,7 @@ def _first_delivery(problem_set: ProblemSet) -> list[Row]:
             raw = source.rows(problem_set.counts)
             rows = [problem_set.convert(row, i) | {"source": source.label} for i, row in enumerate(raw)]
             check(rows, problem_set)
-        except (OSError, ValueError, DatasetsError) as error:
+        except (OSError, ValueError, DatasetsError, HTTPError) as error:
             reasons.append(f"{source.label}: {' '.join(str(error).split())}")
         else:
             return rows

@@ -16,6 +16,7 @@ COMMIT = "0" * 40
 class _Handler(BaseHTTPRequestHandler):
     root: Path
     requests: list[str]
+    unfinished: bool
 
     def log_message(self, format: str, *args: Any) -> None:
         self.requests.append(format % args)
@@ -24,7 +25,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def do_GET(self) -> None:
-        self._answer(body=True)
+        if self.unfinished:
+            self.requests.append(self.path)
+            self.close_connection = True
+        else:
+            self._answer(body=True)
 
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
@@ -87,10 +92,13 @@ def _digest(content: bytes) -> str:
 
 
 @contextmanager
-def hub_mirror(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve `root`/OWNER/NAME/... on localhost; yields the endpoint and the growing list of requests."""
+def hub_mirror(root: Path, unfinished: bool = False) -> Iterator[tuple[str, list[str]]]:
+    """Serve `root`/OWNER/NAME/... on localhost; yields the endpoint and the growing list of requests.
+
+    With `unfinished` it answers HEAD requests, and hangs up on all that ask for content.
+    """
     requests: list[str] = []
-    handler = type("Handler", (_Handler,), {"root": root, "requests": requests})
+    handler = type("Handler", (_Handler,), {"root": root, "requests": requests, "unfinished": unfinished})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -112,6 +112,18 @@ def test_without_a_hub_leg_counting_is_generated_and_the_rest_fails_fast(tmp_pat
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["leg-counting.jsonl"]
 
 
+def test_a_hub_that_hangs_up_stops_one_set_only(tmp_path: Path) -> None:
+    put(tmp_path / "hub/Tyrion279/math500", math500_rows())
+    with hub_mirror(tmp_path / "hub", unfinished=True) as (endpoint, requests):
+        result = run(endpoint, tmp_path, "--only", "math500", "--only", "leg-counting")
+    assert requests
+    assert "Traceback" not in result.stderr
+    assert result.returncode == 1
+    assert "no data for math500;" in result.stderr
+    assert "Tyrion279/math500: Server disconnected" in result.stderr
+    assert written(tmp_path / "out/leg-counting.jsonl")[0]["source"].startswith("generated with reasoning-gym")
+
+
 def test_an_offline_setting_is_obeyed(tmp_path: Path) -> None:
     with hub_mirror(tmp_path / "hub") as (endpoint, requests):
         environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
