@@ -178,7 +178,7 @@ class TestFromFolders:
         torn = "".join(json.dumps(row) + "\n" for row in math500_rows())[:-40]
         path.write_text(torn, encoding="utf-8")
         line = script.obtain(local(script, "math500", sources=(source,)), tmp_path)
-        assert "499 rows, expected 500" in line
+        assert "math500.jsonl:500: not valid JSON" in line
         assert len(written(path)) == 500
         assert (tmp_path / "math500.jsonl.bak").read_text(encoding="utf-8") == torn
 

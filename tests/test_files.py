@@ -46,6 +46,12 @@ def test_a_torn_last_line_is_dropped_and_appending_goes_on(tmp_path: Path, cut: 
     append_jsonl(path, {"a": 1})
     append_jsonl(path, {"b": "é"})
     path.write_bytes(path.read_bytes()[:-cut])
+    if cut == 1:  # only the newline is missing
+        assert read_jsonl(path) == [{"a": 1}, {"b": "é"}]
+    else:
+        assert read_jsonl(path, torn_end=True) == [{"a": 1}]
+        with pytest.raises(ValueError, match=r"rows\.jsonl:2: not "):
+            read_jsonl(path)
     drop_torn_line(path)
     assert read_jsonl(path) == [{"a": 1}]
     append_jsonl(path, {"c": 3})
@@ -57,6 +63,10 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
     path.write_text('{"a": 1}\nnonsense\n{"b": 2}\n')
     with pytest.raises(ValueError, match=r"rows\.jsonl:2: not valid JSON"):
         read_jsonl(path)
+    path.write_bytes('{"a": 1}\n{"b": "é"}\n{"b": 2}\n'.encode("latin-1"))
+    for torn_end in (False, True):
+        with pytest.raises(ValueError, match=r"rows\.jsonl:2: not UTF-8 \(.* at byte 8\); save the file as UTF-8"):
+            read_jsonl(path, torn_end)
     path.write_text("[1]\n")
     with pytest.raises(ValueError, match=r"rows\.jsonl:1: expected a JSON object, got list"):
         read_jsonl(path)

@@ -106,6 +106,12 @@ def test_load_problems_refuses_empty_and_broken_files(tmp_path: Path) -> None:
     path.write_text('{"problem": \n{"problem": "b"}\n')
     with pytest.raises(ValueError, match=r"d\.jsonl:1: not valid JSON"):
         load_problems(path)
+    path.write_text('{"problem": "a"}\n{"problem": "b')  # cut off in a copy: no problem goes unnoticed
+    with pytest.raises(ValueError, match=r"d\.jsonl:2: not valid JSON"):
+        load_problems(path)
+    path.write_bytes('{"problem": "a"}\n{"problem": "é"}\n'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"d\.jsonl:2: not UTF-8"):
+        load_problems(path)
 
 
 def test_layout() -> None:
@@ -207,8 +213,8 @@ def test_read_greedy_joins_files_and_drops_doubles_and_torn_lines(tmp_path: Path
     first, second = tmp_path / "batch_results_0_2.jsonl", tmp_path / "batch_results_2_3.jsonl"
     for path, record in ((first, records[0]), (first, records[1]), (second, records[2]), (second, records[1])):
         append_jsonl(path, record)
-    with second.open("a") as file:
-        file.write('{"unique_id": "a/7", "probl')
+    with second.open("ab") as file:
+        file.write('{"unique_id": "a/7", "problem": "é'.encode()[:-1])
     (tmp_path / "settings.json").write_text("{}")
     assert read_greedy(tmp_path) == records
 

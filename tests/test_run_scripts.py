@@ -93,8 +93,8 @@ def test_greedy_resumes_a_broken_run_without_loss_or_doubles(
     path = greedy_folder(dataset) / "batch_results_0_6.jsonl"
     kept = path.read_text().splitlines()
     assert 1 <= len(kept) <= 3
-    with path.open("a") as file:
-        file.write(kept[0][:50] + "é"[:1])  # what a kill in the middle of a write leaves
+    with path.open("ab") as file:
+        file.write(kept[0][:50].encode() + "é".encode()[:1])  # what a kill in the middle of a write leaves
     engine = fake()
     assert greedy(model, dataset, "--batch-size", "4").exit_code == 0
     assert len(engine.params) == 6 - len(kept)

@@ -47,29 +47,37 @@ def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file.
+def read_jsonl(path: Path, torn_end: bool = False) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file in UTF-8. Anything else in it raises ValueError with the file and line number.
 
-    A last line without a newline that does not parse was torn by a kill: it is left out, with a warning.
-    Anything else that is no JSON object raises ValueError with the file and the line number.
+    With `torn_end`, for files that `append_jsonl` writes, a last line without a newline that does not parse was torn by
+    a kill: it is left out, with a warning.
     """
-    text = path.read_text(encoding="utf-8")
-    lines = text.split("\n")
+    lines = path.read_bytes().split(b"\n")  # bytes, because a line may be torn inside a character
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
+            row = _parse_line(line)
+        except ValueError as error:
+            if torn_end and number == len(lines):
                 logger.warning("%s:%d: dropping a torn last line", path, number)
                 break
-            raise ValueError(f"{path}:{number}: not valid JSON ({error.msg}); fix or remove the line") from error
+            raise ValueError(f"{path}:{number}: {error}") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
         rows.append(row)
     return rows
+
+
+def _parse_line(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start + 1}); save the file as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not valid JSON ({error}); fix or remove the line") from error
 
 
 def drop_torn_line(path: Path) -> None:

@@ -130,7 +130,7 @@ def read_greedy(folder: Path) -> list[dict[str, Any]]:
 
 def read_greedy_file(path: Path) -> list[dict[str, Any]]:
     """The records of one greedy results file, checked for schema and for arrays as long as the response."""
-    records = read_jsonl(path)
+    records = read_jsonl(path, torn_end=True)
     for number, record in enumerate(records, start=1):
         if record.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(
