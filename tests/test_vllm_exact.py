@@ -143,7 +143,7 @@ def plain_draws(case: Case, prompt: tuple[int, ...], tokens: tuple[int, ...]) ->
                         weight = weight + (vectors @ noise.T if case.kind == "right" else noise @ vectors.T)
                     model.get_parameter(name).data = weight
                 rows.append(model(last, past_key_values=cache).logits[0, -1].double())
-                cache.crop(end - 1)
+                cache.crop(-1)
             p = torch.stack(rows).softmax(-1)
             entropy = lambda q: -torch.xlogy(q, q).sum(-1)  # noqa: E731
             chosen = p[:, tokens[step]]
