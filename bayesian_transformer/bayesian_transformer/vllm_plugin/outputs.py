@@ -4,6 +4,9 @@ vLLM has no free-form per-token output. What it slices per request, trims at sto
 processes by itself is the sampling-mask lane, one ragged row of numbers per generated token, switched off unless
 `return_sampling_mask` is set (which TFB models refuse). We put eight float32 numbers per token on that lane; a real
 sampling mask holds integers, so the two cannot be confused. This module is all that knows about the lane.
+
+Where a completion is made, only these numbers tell that its model is a TFB model. A request that is aborted before its
+first token has met none, so its completion is as stock vLLM makes it: without `uncertainties`.
 """
 
 import functools
