@@ -41,6 +41,7 @@ def engine_config(path: Path, **options: Any) -> Any:
         ({"kv_offloading_size": 1.0}, "kv_offloading_size"),
         ({"ubatch_size": 2}, "enable_dbo or ubatch_size > 1"),
         ({"hf_overrides": {"dual_chunk_attention_config": {"chunk_size": 8}}}, "dual_chunk_attention_config"),
+        ({"compilation_config": {"mode": 1}}, "compilation mode STOCK_TORCH_COMPILE"),
         ({"enable_prompt_embeds": True}, "enable_prompt_embeds"),
         ({"scheduler_cls": "vllm.v1.core.sched.scheduler.Scheduler"}, "scheduler_cls"),
         ({"worker_cls": "vllm.v1.worker.cpu_worker.CPUWorker"}, "worker_cls"),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from vllm.config import CUDAGraphMode
+from vllm.config import CompilationMode, CUDAGraphMode
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
@@ -46,7 +46,7 @@ def unsupported_settings(vllm_config: "VllmConfig") -> list[str]:
     """Settings of this engine that are untested with particle rows or known to lose them, by their option's name."""
     model, cache = vllm_config.model_config, vllm_config.cache_config
     parallel, scheduler = vllm_config.parallel_config, vllm_config.scheduler_config
-    hf_config = model.hf_config
+    hf_config, compilation = model.hf_config, vllm_config.compilation_config
     refused = {
         "pipeline_parallel_size > 1": parallel.pipeline_parallel_size > 1,
         "data_parallel_size > 1 (start one engine per replica)": parallel.data_parallel_size > 1,
@@ -66,6 +66,8 @@ def unsupported_settings(vllm_config: "VllmConfig") -> list[str]:
         f"kv_cache_dtype={cache.cache_dtype}": cache.cache_dtype not in ("auto", "bfloat16", "float16", "float32"),
         "sliding-window attention": cache.sliding_window is not None or _has_sliding_layer(hf_config),
         "dual_chunk_attention_config": getattr(hf_config, "dual_chunk_attention_config", None) is not None,
+        # Compiles the model as a whole, and the compiled graph would cut particle rows off where the last batch ended.
+        "compilation mode STOCK_TORCH_COMPILE": compilation.mode == CompilationMode.STOCK_TORCH_COMPILE,
         "is_causal=false": not getattr(hf_config, "is_causal", True),
         "VLLM_USE_V2_MODEL_RUNNER=1": vllm_config.use_v2_model_runner,
         f"the {current_platform.device_name} platform": not (current_platform.is_cpu() or current_platform.is_cuda()),
