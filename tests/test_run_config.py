@@ -1,6 +1,8 @@
 """Prompts, stop tokens and names of the experiments."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,50 @@ def test_unusable_models_are_named_with_what_to_do(llama: Path, tmp_path: Path) 
     (plain / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="no chat template"):
         load_model(str(plain))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"num_samples": "5"}, "'num_samples'.* expected int, got str"),
+        ({"hidden_size": None}, "'hidden_size'.* expected int, got NoneType"),
+        ({"num_attention_heads": 7}, "not a multiple of the number of attention heads"),
+    ],
+)
+def test_a_config_of_wrong_types_is_one_line(llama: Path, tmp_path: Path, changes: dict, reason: str) -> None:
+    folder = shutil.copytree(llama, tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(ValueError, match=rf"m: config\.json is wrong \(.*{reason}.*\); correct it") as caught:
+        load_model(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no system role') }}", "{{ messages[9].content + 1 }}"])
+def test_what_a_chat_template_raises_is_a_value_error(llama: Path, tmp_path: Path, template: str) -> None:
+    folder = shutil.copytree(llama, tmp_path / "m")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(ValueError, match="chat template refuses the messages"):
+        load_model(str(folder)).prompt("?")
+
+
+def test_the_prompt_digest_follows_what_surrounds_the_question(llama: Path, qwen: Path) -> None:
+    models = [load_model(str(llama)), load_model(str(qwen)), load_model(str(llama), system_prompt="Be brief.")]
+    assert len({model.prompt_digest() for model in models}) == 3
+    assert load_model(str(llama)).prompt_digest() == models[0].prompt_digest()
+
+
+def test_weights_of_a_hub_model_are_told_by_its_commit(llama: Path) -> None:
+    assert replace(load_model(str(llama)), path="some/name", revision="c0ffee").weights_digest() == "c0ffee"
+
+
+def test_a_short_name_and_a_path_that_ends_in_it_give_the_same_results_folder() -> None:
+    for name in ("gsm8k", "leg_counting", "math500"):
+        stored = dataset_name(f"/x/{name}.jsonl")
+        assert dataset_name(name) == stored == dataset_name(stored)
+    for name in (*MODELS, "My-Model"):
+        stored = model_name(f"/x/{name}")
+        assert model_name(name) == stored == model_name(stored)
 
 
 def test_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

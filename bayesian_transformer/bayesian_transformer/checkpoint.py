@@ -1,5 +1,6 @@
 """Reading checkpoints: their config, which safetensors file holds which tensor, whether a weight is usable."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
 BASIS = "basis_vectors"
+_SAMPLED_BYTES = 4096
 _FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -96,3 +98,31 @@ def _read_object(path: Path, advice: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected a JSON object; {advice}")
     return value
+
+
+def weights_digest(model_path: Path) -> str:
+    """A digest that differs where the weights of two checkpoints do, made in a moment also for a large model.
+
+    It covers the name, dtype and shape of every tensor, the basis vectors, which follow from all of q_proj and v_proj,
+    and the first bytes of each other tensor: training changes most elements of what it touches. How the checkpoint is
+    cut into files makes no difference.
+    """
+    digest = hashlib.sha256()
+    files = tensor_files(model_path)
+    headers = {file: _read_header(model_path / file) for file in set(files.values())}
+    for name, file in sorted(files.items()):
+        data_start, header = headers[file]
+        begin, end = header[name]["data_offsets"]
+        size = end - begin if name.endswith(BASIS) else min(end - begin, _SAMPLED_BYTES)
+        digest.update(f"{name} {header[name]['dtype']} {header[name]['shape']}\n".encode())
+        with (model_path / file).open("rb") as stream:
+            stream.seek(data_start + begin)
+            digest.update(stream.read(size))
+    return digest.hexdigest()[:16]
+
+
+def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the data of a readable safetensors file begins, and its header."""
+    with path.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        return 8 + size, json.loads(stream.read(size))

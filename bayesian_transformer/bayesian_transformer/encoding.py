@@ -6,7 +6,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 # What a template may raise on messages that it was not written for; it runs expressions on them.
-_TEMPLATE_ERRORS = (
+TEMPLATE_ERRORS = (
     TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
 )  # fmt: skip
 
@@ -63,7 +63,7 @@ def _encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict[s
         return tokenizer(prompt).input_ids
     try:
         text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
-    except _TEMPLATE_ERRORS as error:
+    except TEMPLATE_ERRORS as error:
         raise ValueError(f"the chat template refuses the messages: {error}") from error
     text.encode()
     return tokenizer(text, add_special_tokens=False).input_ids  # the template writes them itself

@@ -7,14 +7,18 @@ spelling of its path.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from bayesian_transformer import NoiseConfig
+from bayesian_transformer.checkpoint import weights_digest
 from bayesian_transformer.config import ARCHITECTURES
+from bayesian_transformer.encoding import TEMPLATE_ERRORS
 
 # Short names of the published models, folders under $MODEL_BASE_DIR.
 MODELS = {
@@ -75,13 +79,25 @@ class Model:
     tokenizer: Any
     stop_token_ids: tuple[int, ...]
     system_prompt: str | None = None
+    revision: str | None = None  # commit on the hub, if it comes from there
 
     def prompt(self, question: str) -> str:
-        """The formatted prompt, up to where the answer starts."""
+        """The formatted prompt, up to where the answer starts; ValueError if the chat template refuses it."""
         messages = self.family.messages(question, self.system_prompt)
-        return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, date_string=TEMPLATE_DATE
-        )
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, date_string=TEMPLATE_DATE
+            )
+        except TEMPLATE_ERRORS as error:
+            raise ValueError(f"the model's chat template refuses the messages: {error}") from error
+
+    def prompt_digest(self) -> str:
+        """A digest of all that surrounds a question in its prompt: system prompt, user text and chat template."""
+        return sha256(self.prompt("{question}").encode()).hexdigest()[:16]
+
+    def weights_digest(self) -> str | None:
+        """What tells the weights from those of another model of this name."""
+        return weights_digest(Path(self.path)) if Path(self.path).is_dir() else self.revision
 
     def token_ids(self, prompt: str) -> list[int]:
         """Token ids of a formatted prompt, which already holds its special tokens: none are added."""
@@ -99,13 +115,18 @@ def model_path(name: str) -> str:
 
 
 def model_name(name_or_path: str) -> str:
-    """The name of a model in result paths: the last part of its path, or what a short name stands for."""
-    return MODELS.get(name_or_path) or Path(name_or_path).absolute().name
+    """The name of a model in result paths: the last part of its path; a short name becomes what it stands for.
+
+    The same whether a person gives the short name or a path that ends in it.
+    """
+    name = Path(name_or_path).absolute().name
+    return MODELS.get(name, name)
 
 
 def dataset_name(name_or_path: str) -> str:
-    """The name of a data set in result paths: the stem of its file, or what a short name stands for."""
-    return DATASETS.get(name_or_path) or Path(name_or_path).name.removesuffix(".jsonl")
+    """The name of a data set in result paths: the stem of its file; a short name becomes what it stands for."""
+    stem = Path(name_or_path).name.removesuffix(".jsonl")
+    return DATASETS.get(stem, stem)
 
 
 def load_model(
@@ -128,6 +149,8 @@ def load_model(
     try:
         config = AutoConfig.from_pretrained(path)
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_path or path)
+    except StrictDataclassError as error:  # no ValueError; names the key in its first line and what is wrong behind it
+        raise ValueError(f"{path}: config.json is wrong ({' '.join(str(error).split())}); correct it") from error
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{path}: cannot read its config or tokenizer ({reason}); give a TFB model folder") from error
@@ -136,7 +159,8 @@ def load_model(
         raise ValueError(f"{path}: the tokenizer has no chat template; use an instruction-tuned model")
     noise = NoiseConfig.from_model_config(SimpleNamespace(**config.to_dict() | dict(overrides or {})))
     stops = stop_token_ids(path, config, tokenizer)
-    return Model(path, model_name(path), noise, family, tokenizer, stops, system_prompt)
+    revision = getattr(config, "_commit_hash", None)
+    return Model(path, model_name(path), noise, family, tokenizer, stops, system_prompt, revision)
 
 
 def prompt_family(path: str, model_type: str) -> PromptFamily:
