@@ -17,7 +17,8 @@ import click
 from bayesian_transformer.files import write_json
 from run.utils.config import SCALING_BATCH, SCALING_RESPONSES, SCALING_TEMPERATURE
 from run.utils.options import Run, RunOptions, one_line_errors, run_options
-from run.utils.results import check_same, read_settings, response_record, scaling_dir, scaling_record
+from run.utils.results import response_record, scaling_dir, scaling_record
+from run.utils.resume import check_same, one_setting, read_settings
 
 
 @click.command(help=__doc__)
@@ -36,15 +37,17 @@ def main(n_particles: int, temperature: float, per_token: bool, **options: Any) 
         run = Run.prepare(RunOptions(**options))
         folder = scaling_dir(run.options.output_dir, run.model.name, run.dataset, run.options.seed, n_particles)
         settings = run.settings(temperature) | {"per_token": per_token}
-        finished = resume(run, folder, settings, n_particles)
-        for job, output in run.results(finished, n_particles, temperature):
-            try:
-                responses = [response_record(completion, per_token) for completion in output.outputs]
-            except ValueError as error:
-                run.fail(job.question_id, error)
-            else:
-                record = scaling_record(job.problem, job.prompt, responses, settings)
-                write_json(folder / f"{job.question_id}.json", record)
+        # In the folder above, because every *.json beside the results is taken for one.
+        with one_setting(folder.parent, settings, folder.glob("*.json"), {}):
+            finished = resume(run, folder, settings, n_particles)
+            for job, output in run.results(finished, n_particles, temperature):
+                try:
+                    responses = [response_record(completion, per_token) for completion in output.outputs]
+                except ValueError as error:
+                    run.fail(job.question_id, error)
+                else:
+                    record = scaling_record(job.problem, job.prompt, responses, settings)
+                    write_json(folder / f"{job.question_id}.json", record)
         run.finish(folder)
 
 

@@ -14,18 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 
-from bayesian_transformer.files import append_jsonl, drop_torn_line, write_json
+from bayesian_transformer.files import append_jsonl, drop_torn_line
 from run.utils.config import GREEDY_BATCH
 from run.utils.options import Run, RunOptions, one_line_errors, run_options
-from run.utils.results import (
-    check_same,
-    greedy_path,
-    greedy_record,
-    question_id,
-    read_greedy_file,
-    read_settings,
-    sole_writer,
-)
+from run.utils.results import PARTS, greedy_path, greedy_record, greedy_records, question_id
+from run.utils.resume import check_same, one_setting, sole_writer
 
 TEMPERATURE = 0.0
 
@@ -36,29 +29,32 @@ def main(**options: Any) -> None:
     with one_line_errors():
         run = Run.prepare(RunOptions(**options))
         path = greedy_path(run.options.output_dir, run.model.name, run.dataset, run.options.seed, run.start, run.end)
+        folder, settings = path.parent, run.settings(TEMPERATURE)
         with sole_writer(path):
-            finished = resume(run, path)
-            generate(run, path, finished)
-        run.finish(path)
+            drop_torn_line(path)
+            with one_setting(folder, settings, folder.glob(PARTS), {"dataset_problems": run.dataset_problems}):
+                finished = resume(run, path)
+                generate(run, path, finished)
+        run.finish(folder)
 
 
 def resume(run: Run, path: Path) -> set[str]:
-    """Ids that `path` already holds; ValueError if it or another part of its folder was made with other settings."""
+    """Ids of the problems that the folder of `path` holds, however they were cut into parts when they were answered.
+
+    ValueError if one of them answers another prompt or was made with other settings.
+    """
     settings = run.settings(TEMPERATURE)
-    settings_path = path.with_name("settings.json")
-    drop_torn_line(path)
-    if settings_path.exists() and any(part.stat().st_size for part in path.parent.glob("batch_results_*.jsonl")):
-        check_same(str(settings_path), read_settings(settings_path), settings)
-    write_json(settings_path, settings | {"dataset_problems": run.dataset_problems})
     finished = set()
-    for record in read_greedy_file(path) if path.exists() else []:
-        name = question_id(record)
-        job = run.jobs.get(name)
-        if job is None:
-            raise ValueError(f"{path}: holds {name}, which is not among the problems asked; move the file away")
-        wanted = {key: settings[key] for key in settings.keys() & record.keys()}
-        check_same(f"{path}: {name}", record, {"formatted_prompt": job.prompt, "answer": job.answer, **wanted})
-        finished.add(name)
+    for part in sorted(path.parent.glob(PARTS)):
+        for record in greedy_records(part):
+            name = question_id(record)
+            job = run.jobs.get(name)
+            if job is not None:
+                wanted = {key: settings[key] for key in settings.keys() & record.keys()}
+                check_same(f"{part}: {name}", record, {"formatted_prompt": job.prompt, "answer": job.answer, **wanted})
+                finished.add(name)
+            elif part == path:
+                raise ValueError(f"{part}: holds {name}, which is not among the problems asked; move the file away")
     return finished
 
 

@@ -5,15 +5,28 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+import torch
 from click.testing import CliRunner, Result
+from safetensors.torch import save_file
 
 from bayesian_transformer import Uncertainty
 from run import greedy_responses_unc, greedy_unc_single_batch_refine
 from run.utils.results import question_id
+from tests.prompt_models import save_model_without_weights
 
 PROBLEMS = [
     {"unique_id": f"test/sum/{i}.json", "problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(6)
 ]
+
+
+def save_model(folder: Path, weight: float = 0.0) -> Path:
+    """A TFB model for the fake engine: two tensors, one of them a basis, are all of its weights."""
+    save_model_without_weights(folder, "llama")
+    tensors = {"model.layers.0.self_attn.q_proj.basis_vectors": torch.ones(4, 2), "lm_head.weight": torch.ones(8, 4)}
+    tensors["lm_head.weight"][1, 2] = weight
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 class FakeEngine:
@@ -52,6 +65,13 @@ class FakeEngine:
         if self.die_after < 0:
             raise KeyboardInterrupt
         return [self.requests.pop(name).output for name in done]
+
+
+def install_fake(monkeypatch: pytest.MonkeyPatch, **options: Any) -> FakeEngine:
+    """Let the run scripts start a FakeEngine with these options."""
+    engine = FakeEngine(**options)
+    monkeypatch.setattr("run.utils.options.start_engine", lambda *args: engine)
+    return engine
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:

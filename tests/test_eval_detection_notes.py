@@ -118,6 +118,15 @@ def test_responses_of_other_settings_or_seeds_are_said(tmp_path: Path) -> None:
     assert json.loads((report_folder(tmp_path) / "metadata.json").read_text())["num_samples"] == [5, 3]
 
 
+def test_seeds_of_other_prompts_or_weights_are_said(tmp_path: Path) -> None:
+    for seed, prompt in ((1, "aa"), (2, "bb")):
+        settings = {"seed": seed, "prompt_digest": prompt, "weights_digest": "w", "engine_args": {"dtype": "float32"}}
+        write_json(write_greedy(tmp_path, seed, problems=30).with_name("settings.json"), settings)
+    result = run(tmp_path, "--seeds", 1, 2)
+    assert "not comparable: the responses were made with different prompt_digest: aa, bb" in result.stderr
+    assert result.stderr.count("not comparable") == 1
+
+
 def test_a_handful_of_one_label_is_said(tmp_path: Path) -> None:
     rewrite(write_greedy(tmp_path, 1, problems=30), lambda i, r: r.update(answer="-5") if i > 3 else None)
     assert "answers are right: too few for rankings and intervals to mean much" in run(tmp_path, "--seeds", 1).stderr

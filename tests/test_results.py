@@ -15,7 +15,6 @@ from bayesian_transformer.files import append_jsonl, dumps
 from bayesian_transformer.uncertainty import FIELDS
 from run.utils.results import (
     answer_text,
-    check_same,
     count_problems,
     greedy_path,
     greedy_record,
@@ -26,7 +25,6 @@ from run.utils.results import (
     response_record,
     scaling_dir,
     scaling_record,
-    sole_writer,
     token_arrays,
     unique_id,
 )
@@ -231,18 +229,25 @@ def test_read_greedy_names_what_is_wrong(tmp_path: Path) -> None:
     append_jsonl(path, good | {"total": []})
     with pytest.raises(ValueError, match=r"record 1 \(test_algebra_1\) has arrays of unequal length"):
         read_greedy(tmp_path)
+    for key, value in (("token_ids", 7), ("total", None), ("entropy", "abc")):
+        path.unlink()
+        append_jsonl(path, good | {key: value})
+        with pytest.raises(ValueError, match=rf"0_1\.jsonl: record 1 \(test_algebra_1\): '{key}' is not a list"):
+            read_greedy(tmp_path)
+    path.unlink()
+    append_jsonl(path, good)
+    append_jsonl(path, good | {"unique_id": None})
+    with pytest.raises(ValueError, match=r"0_1\.jsonl: record 2: neither unique_id nor metadata"):
+        read_greedy(tmp_path)
 
 
-def test_check_same_names_the_first_difference() -> None:
-    check_same("f", {"a": 1, "b": 2}, {"a": 1})
-    with pytest.raises(ValueError, match="f: made with b 2, this run has 3"):
-        check_same("f", {"a": 1, "b": 2}, {"a": 1, "b": 3})
-
-
-def test_sole_writer_releases(tmp_path: Path) -> None:
-    for _ in range(2):
-        with sole_writer(tmp_path / "new" / "f.jsonl"):
-            assert not (tmp_path / "new" / "f.jsonl").exists()
+@pytest.mark.parametrize("key", ["formatted_prompt", "answer", "seed", "num_samples", "bayes_sigma", "model"])
+def test_read_greedy_refuses_a_problem_that_was_answered_in_two_ways(tmp_path: Path, key: str) -> None:
+    record = greedy_record(PROBLEM, "<p>", completion([[0.0] * 8]), SETTINGS)
+    append_jsonl(tmp_path / "batch_results_0_2.jsonl", record)
+    append_jsonl(tmp_path / "batch_results_0_9.jsonl", record | {key: "another"})
+    with pytest.raises(ValueError, match=rf"0_9\.jsonl: test_algebra_1 has another {key} than in .*0_2\.jsonl; move"):
+        read_greedy(tmp_path)
 
 
 def test_count_problems_counts_repeats_once_and_rows_without_an_id_each() -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from click.testing import Result
 from run.utils.config import load_model
 from run.utils.engine import request_seed
 from run.utils.results import read_greedy
-from tests.prompt_models import save_model_without_weights
 from tests.run_scripts import (
     PROBLEMS,
     FakeEngine,
     by_id,
     greedy,
     greedy_folder,
+    install_fake,
     only_line,
+    save_model,
     scaling,
     scaling_folder,
     write_rows,
@@ -30,7 +32,7 @@ from tests.run_scripts import (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model_without_weights(tmp_path_factory.mktemp("models") / "TFB-tiny", "llama")
+    return save_model(tmp_path_factory.mktemp("models") / "TFB-tiny")
 
 
 @pytest.fixture
@@ -41,13 +43,7 @@ def dataset(tmp_path: Path) -> Path:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeEngine]:
     pytest.importorskip("vllm")
-
-    def install(**options: Any) -> FakeEngine:
-        engine = FakeEngine(**options)
-        monkeypatch.setattr("run.utils.options.start_engine", lambda *args: engine)
-        return engine
-
-    return install
+    return partial(install_fake, monkeypatch)
 
 
 def test_request_seed_depends_on_run_seed_and_id_only() -> None:

@@ -48,27 +48,31 @@ def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_jsonl(path: Path, torn_end: bool = False) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file in UTF-8. Anything else in it raises ValueError with the file and line number.
+    """The objects of a JSON Lines file, see `iter_jsonl`."""
+    return list(iter_jsonl(path, torn_end))
 
-    With `torn_end`, for files that `append_jsonl` writes, a last line without a newline that does not parse was torn by
-    a kill: it is left out, with a warning.
+
+def iter_jsonl(path: Path, torn_end: bool = False) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON Lines file in UTF-8 one by one, so that a large file need not fit into memory.
+
+    Anything else in it raises ValueError with the file and the line number. With `torn_end`, for files that
+    `append_jsonl` writes, a last line without a newline that does not parse was torn by a kill, or is being written: it
+    is left out, with a warning.
     """
-    lines = path.read_bytes().split(b"\n")  # bytes, because a line may be torn inside a character
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = _parse_line(line)
-        except ValueError as error:
-            if torn_end and number == len(lines):
-                logger.warning("%s:%d: dropping a torn last line", path, number)
-                break
-            raise ValueError(f"{path}:{number}: {error}") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
-        rows.append(row)
-    return rows
+    with path.open("rb") as file:  # bytes, because a line may be torn inside a character
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = _parse_line(line)
+            except ValueError as error:
+                if torn_end and not line.endswith(b"\n"):
+                    logger.warning("%s:%d: dropping a torn last line", path, number)
+                    return
+                raise ValueError(f"{path}:{number}: {error}") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
+            yield row
 
 
 def _parse_line(line: bytes) -> Any:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run.utils.grader import Grader, Verdict
-from run.utils.results import question_id, read_greedy, read_settings
+from run.utils.results import SETTINGS, question_id, read_greedy
+from run.utils.resume import SETTINGS_FILE, read_settings
 
 from .metrics import Array
 from .scores import SCORES, response_scores, token_arrays
@@ -26,7 +27,7 @@ class SeedRun:
     verdicts: list[Verdict]
     tokens: NDArray[np.int64]
     truncated: NDArray[np.bool_]  # stopped at the token limit
-    made_with: dict[str, list[Any]]  # the values of MADE_WITH that occur in the records
+    made_with: dict[str, list[Any]]  # the values of MADE_WITH that occur in the records, the other SETTINGS if stored
     dataset_problems: int | None  # in the data set when the responses were generated; None if that is not recorded
     scores: dict[str, Array]  # by score name; larger means more confident, NaN where there is no value
 
@@ -57,13 +58,9 @@ def load_run(seed: int, folder: Path, grader: Grader, window: int) -> SeedRun:
     return _seed_run(seed, records, verdicts, folder, window)
 
 
-def _dataset_problems(folder: Path) -> int | None:
-    path = folder / "settings.json"
-    return read_settings(path).get("dataset_problems") if path.exists() else None
-
-
 def _seed_run(seed: int, rows: Sequence[dict[str, Any]], verdicts: list[Verdict], folder: Path, window: int) -> SeedRun:
     tokens = np.array([len(row["token_ids"]) for row in rows], dtype=np.int64)
+    stored = read_settings(folder / SETTINGS_FILE) if (folder / SETTINGS_FILE).exists() else {}
     values = []
     for row, count in zip(rows, tokens.tolist(), strict=True):
         try:
@@ -76,7 +73,8 @@ def _seed_run(seed: int, rows: Sequence[dict[str, Any]], verdicts: list[Verdict]
         verdicts=verdicts,
         tokens=tokens,
         truncated=np.array([row.get("finish_reason") == "length" for row in rows], dtype=bool),
-        made_with={key: list(dict.fromkeys(row.get(key) for row in rows)) for key in MADE_WITH},
-        dataset_problems=_dataset_problems(folder),
+        made_with={key: [stored[key]] for key in SETTINGS if key in stored}
+        | {key: list(dict.fromkeys(row.get(key) for row in rows)) for key in MADE_WITH},
+        dataset_problems=stored.get("dataset_problems"),
         scores={score.name: np.array([value[score.name] for value in values]) for score in SCORES},
     )

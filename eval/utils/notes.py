@@ -1,11 +1,13 @@
 """What a reader of the numbers must know: missing seeds, undecided grades, missing values, ties, a single label."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from run.utils.results import SETTINGS
 
 from .detection import SeedRun
 from .evaluation import Evaluation
@@ -39,16 +41,30 @@ def evaluation_notes(evaluation: Evaluation, missing: Mapping[int, Path], window
 
 def made_with(runs: Sequence[SeedRun], key: str) -> list[Any]:
     """The different values of a setting in all responses; one if all is well."""
-    return list(dict.fromkeys(value for run in runs for value in run.made_with[key]))
+    return distinct(value for run in runs for value in run.made_with.get(key, ()))
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Each of the values once, in the order of their first occurrence; they need not be hashable."""
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
+
+
+def not_comparable(key: str, values: Sequence[Any]) -> str:
+    """The note on a setting that has several values."""
+    return f"not comparable: the responses were made with different {key}: {', '.join(map(str, values))}"
 
 
 def _setting_notes(runs: Sequence[SeedRun]) -> list[str]:
     """Settings that differ where they should not: between seeds, or between a folder and what lies in it."""
     notes = []
-    for key in ("num_samples", "bayes_sigma"):
+    for key in SETTINGS:
         values = made_with(runs, key)
-        if len(values) > 1:
-            notes.append(f"not comparable: the responses were made with different {key}: {', '.join(map(str, values))}")
+        if len(values) > 1 and key != "seed":
+            notes.append(not_comparable(key, values))
     for run in runs:
         others = [str(value) for value in run.made_with["seed"] if value != run.seed]
         if others:

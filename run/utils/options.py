@@ -15,7 +15,7 @@ from bayesian_transformer.files import dumps
 
 from .config import MAX_TOKENS, Model, dataset_name, load_model
 from .engine import Job, start_engine, stream
-from .results import SCHEMA_VERSION, answer_text, count_problems, load_problems, problem_text, question_id
+from .results import SCHEMA_VERSION, SETTINGS, answer_text, count_problems, load_problems, problem_text, question_id
 
 # The engine arguments that change results; others, such as tensor_parallel_size, may differ when a run resumes.
 _RESULT_ARGS = ("dtype", "quantization", "max_model_len", "tokenizer")
@@ -142,6 +142,7 @@ class Run:
     start: int
     end: int
     dataset_problems: int  # different ones in the whole data set
+    digests: dict[str, str | None]  # of what neither a name nor an option tells: the prompt and the weights
     jobs: dict[str, Job] = field(default_factory=dict)  # by question id
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -158,7 +159,8 @@ class Run:
         tokenizer = options.engine_args.get("tokenizer")
         model = load_model(options.model_path, options.hf_overrides, options.system_prompt(), tokenizer)
         name, count = dataset_name(str(options.dataset_path)), count_problems(problems)
-        run = cls(options, model, name, options.dataset_start, end, count)
+        digests = {"prompt_digest": model.prompt_digest(), "weights_digest": model.weights_digest()}
+        run = cls(options, model, name, options.dataset_start, end, count, digests)
         for index in range(options.dataset_start, end):
             run._add(problems[index], index)
         return run
@@ -181,11 +183,11 @@ class Run:
         tqdm.write(f"{label}: {self.failures[label]}", file=sys.stderr)
 
     def settings(self, temperature: float) -> dict[str, Any]:
-        """Everything that decides the numbers of this run, to be stored with them."""
+        """Everything that decides the numbers of this run, to be stored with them: the keys of SETTINGS."""
         noise = self.model.noise
         overrides = {k: v for k, v in self.options.hf_overrides.items() if k not in asdict(noise)}
         args = {key: self.options.engine_args[key] for key in _RESULT_ARGS if key in self.options.engine_args}
-        return {
+        values = {
             "schema_version": SCHEMA_VERSION,
             "model": self.model.name,
             "dataset": self.dataset,
@@ -198,7 +200,9 @@ class Run:
             "temperature": temperature,
             "max_tokens": self.options.max_tokens,
             "engine_args": args | ({"hf_overrides": overrides} if overrides else {}),
+            **self.digests,
         }
+        return {key: values[key] for key in SETTINGS}
 
     def results(self, finished: Container[str], n: int, temperature: float) -> Iterator[tuple[Job, Any]]:
         """Ask for n responses to each problem that is not `finished`; yield each success with its RequestOutput."""

@@ -6,17 +6,22 @@
 All uncertainties are in nats. A value that is not finite is stored as null.
 """
 
-import fcntl
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bayesian_transformer.files import read_jsonl
+from bayesian_transformer.files import iter_jsonl, read_jsonl
 from bayesian_transformer.uncertainty import FIELDS
 
 SCHEMA_VERSION = 1
+PARTS = "batch_results_*.jsonl"  # the files of greedy results in a folder
+
+# Everything that decides the numbers of a run. Results are only comparable where these agree (but for the seed).
+SETTINGS = (
+    "schema_version", "model", "weights_digest", "dataset", "prompt_digest", "seed", "num_samples", "bayes_sigma",
+    "bayes_noise", "rank", "use_tfb_for_generation", "temperature", "max_tokens", "engine_args",
+)  # fmt: skip
+_OF_GREEDY_RECORD = ("seed", "num_samples", "bayes_sigma", "model", "schema_version")
 
 # Attribute of vLLM's per-token Uncertainty for each per-token array.
 _ATTRIBUTES = {name: name for name in FIELDS} | {
@@ -116,31 +121,48 @@ def scaling_dir(root: Path, model: str, dataset: str, seed: int, n: int) -> Path
 def read_greedy(folder: Path) -> list[dict[str, Any]]:
     """All greedy records of a folder, the first of each question id; a torn last line is left out.
 
-    FileNotFoundError if the folder has no results, ValueError for a record that is not of this schema.
+    FileNotFoundError if the folder has no results, ValueError for a record that is not of this schema and for two of
+    one question id that answer another prompt, were made with other settings or name another gold answer.
     """
-    paths = sorted(folder.glob("batch_results_*.jsonl"))
+    paths = sorted(folder.glob(PARTS))
     if not paths:
-        raise FileNotFoundError(f"{folder}: no batch_results_*.jsonl here; run greedy_unc_single_batch_refine.py first")
+        raise FileNotFoundError(f"{folder}: no {PARTS} here; run greedy_unc_single_batch_refine.py first")
     records: dict[str, dict[str, Any]] = {}
+    origins: dict[str, Path] = {}
     for path in paths:
-        for record in read_greedy_file(path):
-            records.setdefault(question_id(record), record)
+        for record in greedy_records(path):
+            name = question_id(record)
+            first, origin = records.setdefault(name, record), origins.setdefault(name, path)
+            for key in ("formatted_prompt", "answer", *_OF_GREEDY_RECORD):
+                if record.get(key) != first.get(key):
+                    raise ValueError(f"{path}: {name} has another {key} than in {origin.name}; move one of them away")
     return list(records.values())
 
 
-def read_greedy_file(path: Path) -> list[dict[str, Any]]:
-    """The records of one greedy results file, checked for schema and for arrays as long as the response."""
-    records = read_jsonl(path, torn_end=True)
-    for number, record in enumerate(records, start=1):
-        if record.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(
-                f"{path}: record {number} has schema_version {record.get('schema_version')!r}, "
-                f"this program reads {SCHEMA_VERSION}; move the file away"
-            )
-        lengths = {name: len(record.get(name) or ()) for name in ("token_ids", *FIELDS)}
-        if len(set(lengths.values())) != 1:
-            raise ValueError(f"{path}: record {number} ({question_id(record)}) has arrays of unequal length {lengths}")
-    return records
+def greedy_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of one greedy results file, checked for their schema and for arrays as long as the response."""
+    for number, record in enumerate(iter_jsonl(path, torn_end=True), start=1):
+        _check_greedy_record(f"{path}: record {number}", record)
+        yield record
+
+
+def _check_greedy_record(where: str, record: Mapping[str, Any]) -> None:
+    if record.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(
+            f"{where} has schema_version {record.get('schema_version')!r}, this program reads {SCHEMA_VERSION}; "
+            "move the file away"
+        )
+    try:
+        where += f" ({question_id(record)})"
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    lengths = {}
+    for name in ("token_ids", *FIELDS):
+        if not isinstance(record.get(name), list):
+            raise ValueError(f"{where}: {name!r} is not a list; remove the record, and run again to make it anew")
+        lengths[name] = len(record[name])
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"{where} has arrays of unequal length {lengths}")
 
 
 def token_arrays(completion: Any) -> dict[str, list[float]]:
@@ -172,7 +194,7 @@ def greedy_record(
         "text": completion.text,
         "token_ids": list(completion.token_ids),
         "finish_reason": completion.finish_reason,
-        **{key: settings[key] for key in ("seed", "num_samples", "bayes_sigma", "model", "schema_version")},
+        **{key: settings[key] for key in _OF_GREEDY_RECORD},
         **token_arrays(completion),
     }
 
@@ -224,36 +246,3 @@ def scaling_record(
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """A JSON object from `path`; ValueError, naming the file, if it holds anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); move it away") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object; move it away")
-    return value
-
-
-@contextmanager
-def sole_writer(path: Path) -> Iterator[None]:
-    """Hold a lock beside `path`, which dies with the process; ValueError if another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by the engine that the process forks
-        except BlockingIOError as error:
-            raise ValueError(f"{path}: another process is writing it; wait for it or end it") from error
-        yield
-
-
-def check_same(where: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """ValueError, naming the first key that differs, unless `found` has all of `wanted`."""
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            raise ValueError(
-                f"{where}: made with {key} {found.get(key)!r}, this run has {value!r}; "
-                "use the same settings, another --output-dir, or move the old results away"
-            )
