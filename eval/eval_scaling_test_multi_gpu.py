@@ -26,7 +26,7 @@ from eval.utils.options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS
 from eval.utils.plots import save_figure
 from eval.utils.report import write_csv
 from eval.utils.responses import Problem, read_problems
-from eval.utils.scaling import MODES, scaling_figure, scaling_notes, scaling_rows, scaling_table
+from eval.utils.scaling import MODES, made_with, scaling_figure, scaling_notes, scaling_rows, scaling_table
 from run.utils.config import SCALING_RESPONSES, dataset_name, model_name
 from run.utils.grader import Grader
 from run.utils.options import one_line_errors
@@ -71,7 +71,7 @@ def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, *
     dataset, model = dataset_name(dataset), model_name(model)
     folder = scaling_dir(results_dir, model, dataset, options["seed"], options["n_particles"])
     with one_line_errors():
-        gold = gold_answers(options["dataset_path"]) if options["dataset_path"] else {}
+        gold, unusable = gold_answers(options["dataset_path"]) if options["dataset_path"] else ({}, [])
         problems, failures = load(folder, gold, options["workers"])
         choice = {key: options[key] for key in ("seed", "p_val", "repeats", "mode")}
         rows = scaling_rows(problems, **choice, progress=lambda sizes: tqdm(sizes, desc="voting", unit="N"))
@@ -79,8 +79,12 @@ def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, *
         notes = scaling_notes(problems)
         if absent:
             notes.append(f"{len(absent)} of {len(gold)} problems have no usable results: {name_some(absent)}")
+        if unusable:
+            notes.append(
+                f"{len(unusable)} rows of {options['dataset_path']} give no gold answer: {name_some(unusable)}"
+            )
         origin = {"model": model, "dataset": dataset, **choice, "results": str(folder)}
-        found = {"failures": failures, "without_results": absent, "notes": notes}
+        found = {"failures": failures, "without_results": absent, "unusable_rows": unusable, "notes": notes}
         name = f"{model}_{dataset}_seed{options['seed']}_p{share_text(options['p_val'])}_{options['mode']}_scaling"
         stem = str((output_dir or results_dir / "eval") / name)
         write_csv(Path(f"{stem}_summary.csv"), [asdict(row) for row in rows])
@@ -102,6 +106,7 @@ def counts(problems: Sequence[Problem]) -> dict[str, Any]:
         "problems": len(problems),
         "responses": sum(problem.answers.size for problem in problems),
         "undecided": {problem.question_id: problem.undecided for problem in problems if problem.undecided},
+        "made_with": made_with(problems),
         "bayesian_transformer": bayesian_transformer.__version__,
     }
 
@@ -127,9 +132,17 @@ def load(folder: Path, gold: dict[str, str], workers: int) -> tuple[list[Problem
     return problems, failures
 
 
-def gold_answers(path: Path) -> dict[str, str]:
-    """Gold answers of a data set by question id."""
-    return {question_id(problem): answer_text(problem) for problem in load_problems(path)}
+def gold_answers(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Gold answers of a data set by question id, and which rows (the first is 0) have no id or answer, and why."""
+    gold, unusable = {}, []
+    for index, problem in enumerate(load_problems(path)):
+        label = f"problem {index}"
+        try:
+            label = question_id(problem)
+            gold[label] = answer_text(problem)
+        except ValueError as error:
+            unusable.append(f"{label}: {error}")
+    return gold, unusable
 
 
 def share_text(p_val: float) -> str:

@@ -45,10 +45,10 @@ def test_a_response_shorter_than_the_window_is_one_group() -> None:
     assert group_means(np.array([1.0, 3.0]), 32).tolist() == [2.0]
 
 
-def test_a_value_that_is_not_finite_or_absent_makes_only_its_scores_nan() -> None:
+def test_a_value_that_is_not_finite_makes_only_its_scores_nan() -> None:
     arrays = {name: np.ones(3) for name in FIELDS}
     arrays["self_certainty"] = np.array([1.0, np.nan, 1.0])
-    del arrays["entropy"]
+    arrays["entropy"] = np.array([np.inf, 1.0, 1.0])
     scores = response_scores(arrays, 3)
     assert {name for name, value in scores.items() if math.isnan(value)} == {"ce", "ce_sum", "pe", "npe"}
 
@@ -60,12 +60,12 @@ def test_no_token_gives_zero_sums_and_undefined_means() -> None:
 
 
 def test_null_in_a_stored_array_becomes_nan() -> None:
-    arrays = token_arrays({"total": [1.0, None]}, 2)
+    arrays = token_arrays({key: [2.0, 3.0] for key in FIELDS} | {"total": [1.0, None]}, 2)
     assert np.isnan(arrays["total"]).tolist() == [False, True]
-    assert set(arrays) == {"total"}
+    assert arrays["entropy"].tolist() == [2.0, 3.0]
 
 
 @pytest.mark.parametrize(("bad", "message"), [([1.0], "one value per token"), (["x", "y"], "not a list of numbers")])
 def test_a_bad_array_is_named(bad: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=rf"'entropy'.*{message}"):
-        token_arrays({"entropy": bad}, 2)
+        token_arrays({key: [2.0, 3.0] for key in FIELDS} | {"entropy": bad}, 2)

@@ -6,7 +6,7 @@ keys: "answer" of the file, "scores", "token_count" and per-token arrays of a re
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from run.utils.grader import Grader, Verdict
+from run.utils.results import SETTINGS
 
 from .metrics import Array
 
@@ -38,6 +39,17 @@ _FILES_AT_ONCE = 8  # graded together, which keeps the grading processes busy an
 
 
 @dataclass(frozen=True)
+class _Stored:
+    """What a file holds."""
+
+    question_id: str
+    texts: list[str | None]
+    answer: str  # gold
+    values: Array
+    made_with: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Problem:
     """The n stored responses of a problem."""
 
@@ -48,6 +60,7 @@ class Problem:
     values: Array  # [len(SCORES), n] larger means more confident; NaN where there is no value
     undecided: int
     mixed_classes: int  # answer classes with right and wrong responses, such as 12 and 12% for the gold answer 0.12
+    made_with: Mapping[str, Any] = field(default_factory=dict)  # those of SETTINGS that the file says
 
 
 def read_problems(paths: Sequence[Path], gold: Mapping[str, str], grader: Grader) -> Iterator[Problem | ValueError]:
@@ -62,24 +75,23 @@ def read_problems(paths: Sequence[Path], gold: Mapping[str, str], grader: Grader
 
 
 def _grade(paths: Iterable[Path], gold: Mapping[str, str], grader: Grader) -> Iterator[Problem | ValueError]:
-    loaded: list[tuple[Path, list[str | None], str, Array] | ValueError] = []
+    loaded: list[_Stored | ValueError] = []
     for path in paths:
         try:
-            loaded.append((path, *_read(path, gold)))
+            loaded.append(_read(path, gold))
         except ValueError as error:
             loaded.append(error)
-    good = [item for item in loaded if not isinstance(item, ValueError)]
-    verdicts = iter(grader.grade([(text, answer) for _, texts, answer, _ in good for text in texts]))
-    canonical = iter(grader.canonical([text for _, texts, _, _ in good for text in texts]))
+    good = [item for item in loaded if isinstance(item, _Stored)]
+    verdicts = iter(grader.grade([(text, item.answer) for item in good for text in item.texts]))
+    canonical = iter(grader.canonical([text for item in good for text in item.texts]))
     for item in loaded:
-        if isinstance(item, ValueError):
-            yield item
+        if isinstance(item, _Stored):
+            yield _problem(item, [next(canonical) for _ in item.texts], [next(verdicts) for _ in item.texts])
         else:
-            path, texts, _, values = item
-            yield _problem(path.stem, [next(canonical) for _ in texts], [next(verdicts) for _ in texts], values)
+            yield item
 
 
-def _problem(name: str, canonical: Sequence[str | None], verdicts: Sequence[Verdict], values: Array) -> Problem:
+def _problem(stored: _Stored, canonical: Sequence[str | None], verdicts: Sequence[Verdict]) -> Problem:
     classes = {answer: index for index, answer in enumerate(dict.fromkeys(a for a in canonical if a is not None))}
     answers = np.array([NO_ANSWER if answer is None else classes[answer] for answer in canonical], dtype=np.int64)
     right = np.array([verdict is Verdict.RIGHT for verdict in verdicts], dtype=bool)
@@ -87,18 +99,18 @@ def _problem(name: str, canonical: Sequence[str | None], verdicts: Sequence[Verd
     members = np.bincount(answers[answered], minlength=len(classes))
     hits = np.bincount(answers[answered & right], minlength=len(classes))
     return Problem(
-        question_id=name,
+        question_id=stored.question_id,
         answers=answers,
         right=right,
         class_right=2 * hits > members,
-        values=values,
+        values=stored.values,
         undecided=sum(verdict is Verdict.UNDECIDED for verdict in verdicts),
         mixed_classes=int(((hits > 0) & (hits < members)).sum()),
+        made_with=stored.made_with,
     )
 
 
-def _read(path: Path, gold: Mapping[str, str]) -> tuple[list[str | None], str, Array]:
-    """Texts, gold answer and score values of one file."""
+def _read(path: Path, gold: Mapping[str, str]) -> _Stored:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -117,7 +129,8 @@ def _read(path: Path, gold: Mapping[str, str]) -> tuple[list[str | None], str, A
         values = np.array([[_value(output, *place) for output in outputs] for place in SCORES.values()])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: a score of a response is not a number ({error}); generate it again") from error
-    return texts, str(answer), np.where(np.isfinite(values), values, np.nan)
+    made_with = {key: record[key] for key in SETTINGS if key in record}
+    return _Stored(path.stem, texts, str(answer), np.where(np.isfinite(values), values, np.nan), made_with)
 
 
 def _value(output: Mapping[str, Any], keys: Sequence[str], array: str | None, sign: int) -> float:

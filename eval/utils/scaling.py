@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from run.utils.results import SETTINGS
+
 from .metrics import Array
-from .notes import name_some
+from .notes import distinct, name_some, not_comparable
 from .plots import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, clean_axes
 from .responses import NO_ANSWER, SCORES, Problem
 from .voting import METHODS, UNFILTERED, problem_accuracy
@@ -94,11 +96,16 @@ def _row(table: Array, method: str, score: str, size: int, p_val: float, short: 
     )
 
 
+def made_with(problems: Sequence[Problem]) -> dict[str, list[Any]]:
+    """The different values of each setting; one if all is well, None where a file does not say."""
+    return {key: distinct(problem.made_with.get(key) for problem in problems) for key in SETTINGS}
+
+
 def scaling_notes(problems: Sequence[Problem]) -> list[str]:
     """What a reader of the summary must know."""
     stored = max(problem.answers.size for problem in problems)
     total = sum(problem.answers.size for problem in problems)
-    notes = []
+    notes = [not_comparable(key, values) for key, values in made_with(problems).items() if len(values) > 1]
     undecided = {problem.question_id: problem.undecided for problem in problems if problem.undecided}
     if undecided:
         notes.append(

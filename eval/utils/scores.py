@@ -61,13 +61,13 @@ BY_NAME = {score.name: score for score in SCORES}
 def response_scores(arrays: Mapping[str, Array], tokens: int, window: int = DEFAULT_WINDOW) -> dict[str, float]:
     """Every score of one response of `tokens` tokens, by name; larger means more confident.
 
-    A missing array, or a value in it that is not finite, makes its scores NaN. Of no tokens the sum is 0, the mean NaN.
+    A value that is not finite makes the scores of its array NaN. Of no tokens the sum is 0, the mean NaN.
     """
     values = {}
     for score in SCORES:
         if score.kind == "length":
             value = float(tokens)
-        elif score.field not in arrays or not np.isfinite(arrays[score.field]).all():
+        elif not np.isfinite(arrays[score.field]).all():
             value = np.nan
         else:
             value = _aggregate(score, arrays[score.field], window)
@@ -81,17 +81,14 @@ def group_means(confidence: Array, window: int) -> Array:
 
 
 def token_arrays(record: Mapping[str, object], tokens: int) -> dict[str, Array]:
-    """The per-token arrays that a stored record has, as float64 [tokens]; null becomes NaN.
+    """The per-token arrays of a stored record, as float64 [tokens]; null becomes NaN.
 
     ValueError says which array is no list of `tokens` numbers.
     """
     arrays = {}
     for field in FIELDS:
-        value = record.get(field)
-        if value is None:
-            continue
         try:
-            array = np.asarray(value, dtype=np.float64)
+            array = np.asarray(record[field], dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(f"'{field}' is not a list of numbers") from error
         if array.shape != (tokens,):
