@@ -20,6 +20,8 @@ from run.utils.options import Run, RunOptions, one_line_errors, run_options
 from run.utils.results import response_record, scaling_dir, scaling_record
 from run.utils.resume import check_same, one_setting, read_settings
 
+LONGEST_ID = 255 - len("..json.xxxxxxxx.tmp")  # most file systems take 255 bytes; results get their name last
+
 
 @click.command(help=__doc__)
 @run_options(SCALING_BATCH)
@@ -35,6 +37,7 @@ from run.utils.resume import check_same, one_setting, read_settings
 def main(n_particles: int, temperature: float, per_token: bool, **options: Any) -> None:
     with one_line_errors():
         run = Run.prepare(RunOptions(**options))
+        refuse_unusable_ids(run)
         folder = scaling_dir(run.options.output_dir, run.model.name, run.dataset, run.options.seed, n_particles)
         settings = run.settings(temperature) | {"per_token": per_token}
         # In the folder above, because every *.json beside the results is taken for one.
@@ -49,6 +52,13 @@ def main(n_particles: int, temperature: float, per_token: bool, **options: Any) 
                     record = scaling_record(job.problem, job.prompt, responses, settings)
                     write_json(folder / f"{job.question_id}.json", record)
         run.finish(folder)
+
+
+def refuse_unusable_ids(run: Run) -> None:
+    """Count the problems whose id cannot be a file name as failures."""
+    for name in list(run.jobs):
+        if len(name.encode()) > LONGEST_ID or "\0" in name:
+            run.refuse(name, ValueError(f"the id must make a file name: at most {LONGEST_ID} bytes, no NUL; change it"))
 
 
 def resume(run: Run, folder: Path, settings: dict[str, Any], n: int) -> set[str]:

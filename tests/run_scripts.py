@@ -30,11 +30,16 @@ def save_model(folder: Path, weight: float = 0.0) -> Path:
 
 
 class FakeEngine:
-    """Stands in for vllm's LLM and its engine: a response of 1 to 4 tokens whose numbers follow from the seed."""
+    """Stands in for vllm's LLM and its engine: a response of 1 to 4 tokens whose numbers follow from the seed.
 
-    def __init__(self, prompt_limit: int = 10_000, die_after: int = 10_000) -> None:
+    After `die_after` responses it raises `death`.
+    """
+
+    def __init__(
+        self, prompt_limit: int = 10_000, die_after: int = 10_000, death: type[BaseException] = KeyboardInterrupt
+    ) -> None:
         self.llm_engine = self
-        self.prompt_limit, self.die_after = prompt_limit, die_after
+        self.prompt_limit, self.die_after, self.death = prompt_limit, die_after, death
         self.requests: dict[str, Any] = {}
         self.params: dict[str, Any] = {}
         self.most_in_flight = 0
@@ -63,7 +68,7 @@ class FakeEngine:
         done = [name for name, request in self.requests.items() if request.output.finished]
         self.die_after -= len(done)
         if self.die_after < 0:
-            raise KeyboardInterrupt
+            raise self.death
         return [self.requests.pop(name).output for name in done]
 
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import Result
@@ -166,45 +165,6 @@ def test_a_second_writer_is_refused(model: Path, dataset: Path, fake: Callable[.
         assert "another process is writing it" in only_line(greedy(model, dataset))
         process.kill()
     assert greedy(model, dataset).exit_code == 0
-
-
-@pytest.mark.parametrize("script", [greedy, scaling])
-def test_failed_problems_are_named_and_the_others_go_on(
-    script: Callable[..., Result], model: Path, dataset: Path, fake: Callable[..., FakeEngine]
-) -> None:
-    bad = [
-        {"unique_id": "empty", "problem": "  ", "answer": "1"},
-        {"unique_id": "unanswered", "problem": "What?"},
-        {"unique_id": "half", "problem": "half a pair \ud800", "answer": "1"},
-        {"unique_id": "long", "problem": "x" * 2000, "answer": "1"},
-        {"problem": "no id", "answer": "1"},
-    ]
-    write_rows(dataset, [*bad, *PROBLEMS, PROBLEMS[0]])
-    fake(prompt_limit=1500)
-    result = script(model, dataset)
-    assert "5 problems have no result: empty, unanswered, half, problem 4, long" in only_line(result)
-    assert "long: The prompt is longer than" in result.stderr
-    assert "6 problems have results in" in result.stdout
-    assert "5 problems have no result" in only_line(script(model, dataset))  # again, they are still not there
-
-
-def test_a_request_that_vllm_gives_up_is_a_failure(
-    model: Path, dataset: Path, fake: Callable[..., FakeEngine], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = fake()
-    step = engine.step
-
-    def aborting_step() -> list[Any]:
-        outputs = step()
-        for output in outputs:
-            if output.request_id == "test_sum_2":
-                output.outputs[0].finish_reason = "abort"
-        return outputs
-
-    monkeypatch.setattr(engine, "step", aborting_step)
-    result = greedy(model, dataset)
-    assert "1 problems have no result: test_sum_2" in only_line(result)
-    assert "test_sum_2" not in by_id(read_greedy(greedy_folder(dataset)))
 
 
 @pytest.mark.parametrize(

@@ -55,32 +55,39 @@ def stream(
         seed: the run's seed, see `request_seed`.
         in_flight: requests that vLLM holds at a time. A finished one is replaced before the next step, so that vLLM's
             batch stays full and neither prompts nor results of all problems lie in memory.
+
+    ValueError, naming the problems that are left, if the engine dies.
     """
     from vllm import SamplingParams
     from vllm.exceptions import VLLMValidationError
     from vllm.inputs import tokens_input
     from vllm.sampling_params import RequestOutputKind
+    from vllm.v1.engine.exceptions import EngineDeadError
 
     engine = llm.llm_engine
     waiting = iter(jobs)
     running: dict[str, Job] = {}
-    while True:
-        while len(running) < in_flight and (job := next(waiting, None)):
-            sampling = SamplingParams(
-                **params, seed=request_seed(seed, job.question_id), output_kind=RequestOutputKind.FINAL_ONLY
-            )
-            try:
-                engine.add_request(job.question_id, tokens_input(job.token_ids, prompt=job.prompt), sampling)
-            except (ValueError, VLLMValidationError) as error:  # this request is refused, e.g. its prompt is too long
-                yield job, ValueError(str(error))
-            else:
+    try:
+        while True:
+            while len(running) < in_flight and (job := next(waiting, None)):
                 running[job.question_id] = job
-        if not running:
-            return
-        for output in engine.step():
-            if output.finished:
-                job = running.pop(output.request_id)
-                yield job, _failure(output) or output
+                sampling = SamplingParams(
+                    **params, seed=request_seed(seed, job.question_id), output_kind=RequestOutputKind.FINAL_ONLY
+                )
+                try:
+                    engine.add_request(job.question_id, tokens_input(job.token_ids, prompt=job.prompt), sampling)
+                except (ValueError, VLLMValidationError) as error:  # it is refused, e.g. because its prompt is too long
+                    yield running.pop(job.question_id), ValueError(str(error))
+            if not running:
+                return
+            for output in engine.step():
+                if output.finished:
+                    yield running.pop(output.request_id), _failure(output) or output
+    except EngineDeadError as error:
+        left = [*running, *(job.question_id for job in waiting)]
+        raise ValueError(
+            f"vLLM's engine died ({error}); start again to go on with the {len(left)} problems left: {', '.join(left)}"
+        ) from error
 
 
 def _failure(output: Any) -> ValueError | None:

@@ -182,6 +182,11 @@ class Run:
         self.failures[label] = " ".join(str(error).split())
         tqdm.write(f"{label}: {self.failures[label]}", file=sys.stderr)
 
+    def refuse(self, label: str, error: ValueError) -> None:
+        """Count a problem that cannot be asked, see `fail`, and do not ask it."""
+        del self.jobs[label]
+        self.fail(label, error)
+
     def settings(self, temperature: float) -> dict[str, Any]:
         """Everything that decides the numbers of this run, to be stored with them: the keys of SETTINGS."""
         noise = self.model.noise
