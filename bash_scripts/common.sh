@@ -41,6 +41,12 @@ is_number() {
     [[ $2 =~ ^[0-9]+$ ]] || die "$1 must be an integer >= 0, got '$2'"
 }
 
+# is_flag NAME VALUE: fail unless VALUE is 0 or 1.
+is_flag() {
+    [[ $2 == [01] ]] || die "$1 must be 0 or 1, got '$2'"
+}
+is_flag DRY_RUN "$DRY_RUN"
+
 # The file of a data set that is given as a path, a file stem, or a stem without "_test" or with "_" for "-".
 dataset_file() {
     local name=$1 candidate
@@ -62,12 +68,22 @@ model_location() {
     fi
 }
 
+# The name of a data set as the scripts in eval/ look for its results: the file that it was generated from, where that is
+# still there.
+evaluated_dataset() {
+    (dataset_file "$1") 2>/dev/null || echo "$1" # in a subshell, which "die" ends
+}
+
 # One line for each process to start: the GPUs it gets, separated by commas. No line at all means the CPU.
 gpu_groups() {
-    local gpus=() i
+    local gpus=() size i
     is_number GPUS_PER_PROCESS "$GPUS_PER_PROCESS"
-    ((GPUS_PER_PROCESS)) || die "GPUS_PER_PROCESS must not be 0"
-    [[ -z ${NUM_GPUS:-} ]] || is_number NUM_GPUS "$NUM_GPUS"
+    size=$((10#$GPUS_PER_PROCESS)) # 08 is no octal number
+    ((size)) || die "GPUS_PER_PROCESS must not be 0"
+    if [[ -n ${NUM_GPUS:-} ]]; then
+        is_number NUM_GPUS "$NUM_GPUS"
+        local NUM_GPUS=$((10#$NUM_GPUS))
+    fi
     if [[ -n ${CUDA_VISIBLE_DEVICES+set} ]]; then
         IFS=', ' read -ra gpus <<<"$CUDA_VISIBLE_DEVICES" || true
     elif [[ -n ${NUM_GPUS:-} ]]; then
@@ -77,9 +93,9 @@ gpu_groups() {
     fi
     local count=${NUM_GPUS:-${#gpus[@]}} IFS=,
     ((count <= ${#gpus[@]})) || die "NUM_GPUS=$count, but CUDA_VISIBLE_DEVICES='$CUDA_VISIBLE_DEVICES'"
-    ((count == 0 || count >= GPUS_PER_PROCESS)) || die "GPUS_PER_PROCESS=$GPUS_PER_PROCESS, but there are $count GPUs"
-    for ((i = 0; i + GPUS_PER_PROCESS <= count; i += GPUS_PER_PROCESS)); do
-        echo "${gpus[*]:i:GPUS_PER_PROCESS}"
+    ((count == 0 || count >= size)) || die "GPUS_PER_PROCESS=$size, but there are $count GPUs"
+    for ((i = 0; i + size <= count; i += size)); do
+        echo "${gpus[*]:i:size}"
     done
 }
 
@@ -92,7 +108,7 @@ show() {
 
 # Run a command in place of this script, or print it.
 finish_with() {
-    if ((DRY_RUN)); then
+    if [[ $DRY_RUN == 1 ]]; then
         show "$@"
     else
         exec "$@"
@@ -120,6 +136,7 @@ run_chunks() {
     local first=${DATASET_START:-0} last=${DATASET_END:-$total}
     is_number DATASET_START "$first"
     is_number DATASET_END "$last"
+    first=$((10#$first)) last=$((10#$last))
     ((first < last && last <= total)) || die "DATASET_START=$first DATASET_END=$last is no part of $total problems"
     groups=$(gpu_groups) || return
     mapfile -t groups <<<"$groups"
@@ -130,7 +147,7 @@ run_chunks() {
     local problems=$((last - first)) processes=${#groups[@]} i start end label
     ((processes <= problems)) || processes=$problems
     label=$(basename -- "$model")_$(basename -- "$dataset" .jsonl)_seed$seed
-    pids=() labels=() logs=()
+    pids=() labels=() logs=() written=()
     for ((i = 0; i < processes; i++)); do
         start=$((first + i * problems / processes))
         end=$((first + (i + 1) * problems / processes))
@@ -143,12 +160,17 @@ run_chunks() {
 # launch GPUS LOG LABEL COMMAND...: start a command as a process group of its own, or print it.
 launch() {
     local group=$1 log=$2 label=$3 command=("${@:4}")
-    [[ -z $group ]] || command=(env "CUDA_VISIBLE_DEVICES=$group" "${command[@]}")
-    if ((DRY_RUN)); then
+    # NUM_GPUS=0 must hide the GPUs that CUDA_VISIBLE_DEVICES may name.
+    if [[ -n $group || ${NUM_GPUS:-} =~ ^0+$ ]]; then
+        command=(env "CUDA_VISIBLE_DEVICES=$group" "${command[@]}")
+    fi
+    if [[ $DRY_RUN == 1 ]]; then
         echo "$(show "${command[@]}") >> $(show "$log") 2>&1"
         return
     fi
     mkdir -p -- "$(dirname -- "$log")"
+    touch -- "$log"
+    written+=("$(wc -c <"$log")") # by earlier runs
     set -m # a process group per child, so that the processes it starts end with it
     "${command[@]}" >>"$log" 2>&1 </dev/null &
     set +m
@@ -156,9 +178,12 @@ launch() {
     echo "$label: ${group:+GPU $group, }log in $log"
 }
 
-# Why a process failed: the error near the end of its log, which shutting down may have written more behind, or the end.
+# last_words LOG BYTES: why a process failed that found its log BYTES long: the error near the end of what it wrote, behind
+# which shutting down may have written more, or the end.
 last_words() {
-    tail -n 30 -- "$1" | grep -E '^[A-Za-z.]*Error: ' || tail -n 3 -- "$1"
+    local own
+    own=$(tail -c +$(($2 + 1)) -- "$1" | tail -n 30)
+    grep -E '^[A-Za-z.]*Error: ' <<<"$own" || tail -n 3 <<<"${own:-(it wrote nothing)}"
 }
 
 # Wait for the processes of `launch`; return 1 if one failed.
@@ -170,7 +195,7 @@ wait_for_all() {
         if ((status)); then
             failed=1
             echo "${labels[i]}: FAILED with status $status; see the log ${logs[i]}:" >&2
-            last_words "${logs[i]}" | sed 's/^/    /' >&2
+            last_words "${logs[i]}" "${written[i]}" | sed 's/^/    /' >&2
         else
             echo "${labels[i]}: done"
         fi

@@ -13,6 +13,7 @@ Usage: ${0##*/} [--dry-run] DATASET MODEL [SEED...] [-- OPTIONS OF eval/eval_det
 Evaluate what unc_greedy_para.sh wrote. Needs no GPU.
 
 Environment:
+  DATA_DIR     folder of the JSONL files            [datasets/ of this repository]
   SEEDS        seeds if none is given               [96 89 64]
   RESULTS_DIR  where the results are                [results]
   EVAL_DIR     where the report goes                [RESULTS_DIR/eval]
@@ -39,8 +40,8 @@ seeds=("${words[@]:2}")
 ((${#seeds[@]})) || read -ra seeds <<<"${SEEDS:-96 89 64}"
 for seed in "${seeds[@]}"; do is_number seed "$seed"; done
 
-command=("$PYTHON" "$ROOT/eval/eval_detect_multi_seed.py" --dataset "${words[0]}" --model "${words[1]}"
-    --results_subdir greedy_unc --seeds "${seeds[@]}" --results-dir "$RESULTS_DIR")
+command=("$PYTHON" "$ROOT/eval/eval_detect_multi_seed.py" --dataset "$(evaluated_dataset "${words[0]}")"
+    --model "${words[1]}" --results_subdir greedy_unc --seeds "${seeds[@]}" --results-dir "$RESULTS_DIR")
 [[ -z ${EVAL_DIR:-} ]] || command+=(--output-dir "$EVAL_DIR")
 [[ -z ${WORKERS:-} ]] || command+=(--workers "$WORKERS")
 [[ -z ${BOOTSTRAP:-} ]] || command+=(--bootstrap "$BOOTSTRAP")

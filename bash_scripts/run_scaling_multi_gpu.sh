@@ -59,13 +59,15 @@ while (($#)); do
 done
 is_number seed "$SEED"
 is_number n-particles "$N_PARTICLES"
+is_flag GENERATE "$GENERATE"
 
-if ((GENERATE)); then
+if [[ $GENERATE == 1 ]]; then
     run_chunks "$ROOT/run/greedy_responses_unc.py" "$DATASET" "$MODEL" "$SEED" --n-particles "$N_PARTICLES" \
         ${TEMPERATURE:+--temperature "$TEMPERATURE"}
 fi
-command=("$PYTHON" "$ROOT/eval/eval_scaling_test_multi_gpu.py" --dataset "$DATASET" --model "$MODEL" --seed "$SEED"
-    --p_val "$P_VAL" --n-particles "$N_PARTICLES" --mode "$MODE" --results-dir "$RESULTS_DIR")
+command=("$PYTHON" "$ROOT/eval/eval_scaling_test_multi_gpu.py" --dataset "$(evaluated_dataset "$DATASET")"
+    --model "$MODEL" --seed "$SEED" --p_val "$P_VAL" --n-particles "$N_PARTICLES" --mode "$MODE"
+    --results-dir "$RESULTS_DIR")
 # Says which problems have no results, and the gold answers if the results lack them.
 if file=$(dataset_file "$DATASET" 2>/dev/null); then command+=(--dataset-path "$file"); fi
 [[ -z ${EVAL_DIR:-} ]] || command+=(--output-dir "$EVAL_DIR")

@@ -47,7 +47,7 @@ for seed in "${seeds[@]}"; do is_number seed "$seed"; done
 failed=()
 for dataset in "${datasets[@]}"; do
     for seed in "${seeds[@]}"; do
-        ((DRY_RUN)) || echo "== $MODEL on $dataset, seed $seed"
+        [[ $DRY_RUN == 1 ]] || echo "== $MODEL on $dataset, seed $seed"
         run_chunks "$ROOT/run/greedy_unc_single_batch_refine.py" "$dataset" "$MODEL" "$seed" "$@" ||
             failed+=("$dataset seed $seed")
     done

@@ -10,8 +10,8 @@ Usage: ${0##*/} [OPTIONS] [-- OPTIONS OF run/greedy_unc_single_batch_refine.py]
 
 Split a data set into one part per GPU and answer each part in a process of its
 own. A failed part does not stop the others; the exit status is then 1.
-Start it again to continue; finished problems are skipped as long as the parts
-are the same (same number of GPUs).
+Start it again to continue, also with another number of GPUs: finished problems
+are skipped.
 
 Options (each can also be set from the environment):
   --dataset NAME    DATASET        data set or JSONL file                [math500]

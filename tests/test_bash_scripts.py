@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from run.utils.config import dataset_name
 from tests.bash_scripts import EVAL, NAMES, PARA, ROOT, SCALING, SCRIPTS, SINGLE, environment, run
 
 
@@ -96,7 +97,7 @@ def test_problems_are_split_over_the_gpus(gpus: int, expected: list[tuple[int, i
     assert result.returncode == 0, result.stderr
     found = commands(result.stdout)
     assert parts(found) == expected
-    assert [gpu for gpu, _ in found] == ([None] if gpus == 0 else [str(i) for i in range(len(expected))])
+    assert [gpu for gpu, _ in found] == ([""] if gpus == 0 else [str(i) for i in range(len(expected))])
     assert not (data_sets.parent / "results").exists()
 
 
@@ -106,7 +107,9 @@ def test_problems_are_split_over_the_gpus(gpus: int, expected: list[tuple[int, i
         ({"CUDA_VISIBLE_DEVICES": "4,6"}, ["4", "6"]),
         ({"CUDA_VISIBLE_DEVICES": "GPU-aa, GPU-bb", "NUM_GPUS": "1"}, ["GPU-aa"]),
         ({"CUDA_VISIBLE_DEVICES": ""}, [None]),
+        ({"CUDA_VISIBLE_DEVICES": "0,1", "NUM_GPUS": "0"}, [""]),
         ({"NUM_GPUS": "5", "GPUS_PER_PROCESS": "2"}, ["0,1", "2,3"]),
+        ({"NUM_GPUS": "08", "GPUS_PER_PROCESS": "04"}, ["0,1,2,3", "4,5,6,7"]),
     ],
 )
 def test_which_gpus_are_used(changes: dict[str, str], expected: list[str | None], data_sets: Path) -> None:
@@ -126,6 +129,41 @@ def test_gpus_that_do_not_add_up(changes: dict[str, str], reason: str, data_sets
     result = run(SINGLE, "--dry-run", "--dataset", "ten", env=environment(data_sets, **changes))
     assert (result.returncode, result.stdout) == (2, "")
     assert reason in result.stderr
+
+
+def test_numbers_with_leading_zeros_are_decimal(data_sets: Path) -> None:
+    env = environment(data_sets, NUM_GPUS="0", DATASET_START="08", DATASET_END="010")
+    assert parts(commands(run(SINGLE, "--dry-run", "--dataset", "ten", env=env).stdout)) == [(8, 10)]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "changes"),
+    [
+        (SINGLE, ["--dataset", "ten"], {"DRY_RUN": "yes"}),
+        (PARA, ["--datasets", "ten"], {"DRY_RUN": "true"}),
+        (EVAL, ["ten", "m"], {"DRY_RUN": ""}),
+        (SCALING, ["--dataset", "ten"], {"GENERATE": "true"}),
+    ],
+)
+def test_a_flag_is_0_or_1(script: str, arguments: list[str], changes: dict[str, str], data_sets: Path) -> None:
+    result = run(script, *arguments, env=environment(data_sets, PYTHON="/nowhere", NUM_GPUS="0", **changes))
+    ((name, value),) = changes.items()
+    if value:
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr == f"{script}: {name} must be 0 or 1, got '{value}'\n"
+    else:  # empty is not set
+        assert "/nowhere" in result.stderr
+
+
+@pytest.mark.parametrize("given", ["small", "small_test", "PATH"])
+def test_generation_and_evaluation_mean_the_same_data_set(given: str, data_sets: Path) -> None:
+    given = str(data_sets / "small_test.jsonl") if given == "PATH" else given
+    env = environment(data_sets, NUM_GPUS="0")
+    lines = run(SCALING, "--dry-run", "--generate", "--dataset", given, env=env).stdout
+    lines += run(EVAL, "--dry-run", given, "m", env=env).stdout
+    generated, sampled, detected = (accepted(words).params for _, words in commands(lines))
+    assert dataset_name(str(generated["dataset_path"])) == "small_test"
+    assert dataset_name(sampled["dataset"]) == dataset_name(detected["dataset"]) == "small_test"
 
 
 def test_the_python_scripts_accept_every_option(data_sets: Path) -> None:
@@ -183,6 +221,7 @@ def test_the_published_commands(data_sets: Path) -> None:
         run(EVAL, "--dry-run", "math500", "llama1b", "96", "89", "64", env=environment(data_sets)).stdout
     )
     assert accepted(words).params["seeds"] == (96, 89, 64)
+    assert accepted(words).params["dataset"] == "math500"  # its file need not be there
     result = run(
         SCALING, "--dry-run", "--model", "llama1b", "--dataset", "math500", "--seed", "96", env=environment(data_sets)
     )

@@ -20,7 +20,9 @@ start = arguments[arguments.index("--dataset-start") + 1]
 with open(os.environ["CALLS"], "a") as file:
     file.write(json.dumps({{"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "arguments": arguments}}) + "\\n")
 if start == os.environ.get("FAIL_AT"):
-    sys.exit("out of memory")
+    sys.exit("Error: out of memory")
+if start == os.environ.get("KILLED_AT"):
+    os.kill(os.getpid(), 9)
 """
 SLEEPER = """#!/usr/bin/env bash
 sleep 300 &
@@ -51,8 +53,13 @@ def test_a_failing_process_is_reported_and_stops_no_other(data_sets: Path, tmp_p
     assert "out of memory" in result.stderr
     assert result.stdout.count(": done") == 2
     logs = sorted((tmp_path / "results/logs").iterdir())
-    assert [log.read_text() for log in logs] == ["", "out of memory\n", ""]
+    assert [log.read_text() for log in logs] == ["", "Error: out of memory\n", ""]
     assert str(logs[1]) in result.stderr
+
+    result = run(SINGLE, "--dataset", "ten", "--model", "m", env={**env, "KILLED_AT": "3"})
+    assert "problems 3 to 5: FAILED with status 137" in result.stderr
+    assert "(it wrote nothing)" in result.stderr
+    assert "out of memory" not in result.stderr  # that was the run before, in the same log
 
     (tmp_path / "calls").unlink()
     assert run(SINGLE, "--dataset", "ten", "--model", "m", env=env).returncode == 0
