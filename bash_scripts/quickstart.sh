@@ -7,7 +7,8 @@
 # Sets up ./.venv, prepares model and problems, answers the problems in vLLM with per-token uncertainties, and evaluates.
 # Environment: MODEL, DATASET, SEEDS ("96 89 64"), NUM_SAMPLES, BAYES_SIGMA, MAX_TOKENS, BATCH_SIZE, DATASET_START,
 # DATASET_END, SYSTEM_PROMPT_FILE, ENGINE_ARGS (JSON for vllm.LLM), RESULTS_DIR, TOKUR_CACHE, and those of setup.sh.
-# Problems that are answered already stay so; remove the results folder to answer them again.
+# Problems that are answered already stay so; remove the results folder to answer them again. The exit status is not 0 if
+# a problem could not be answered; the table is then of the others.
 set -euo pipefail
 
 usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; }
@@ -38,10 +39,11 @@ if [[ -n $MODEL ]]; then
     [[ -d $MODEL ]] || fail "--model $MODEL: no such folder"
     MODEL=$(cd "$MODEL" && pwd)
 fi
-if [[ -n $DATASET ]]; then
-    [[ -f $DATASET ]] || fail "--dataset $DATASET: no such file"
-    DATASET=$(cd "$(dirname "$DATASET")" && pwd)/$(basename "$DATASET")
-fi
+[[ -z $DATASET || -f $DATASET ]] || fail "--dataset $DATASET: no such file"
+[[ -z ${SYSTEM_PROMPT_FILE:-} || -f $SYSTEM_PROMPT_FILE ]] || fail "SYSTEM_PROMPT_FILE=$SYSTEM_PROMPT_FILE: no such file"
+for name in DATASET SYSTEM_PROMPT_FILE RESULTS_DIR TOKUR_CACHE; do
+    [[ -z ${!name:-} || ${!name} == /* ]] || export "$name=$PWD/${!name}"
+done
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT"
@@ -84,13 +86,16 @@ options+=(--num-samples "$NUM_SAMPLES" --batch-size "$BATCH_SIZE" --max-tokens "
 [[ -z ${ENGINE_ARGS:-} ]] || options+=(--engine-args "$ENGINE_ARGS")
 
 read -ra seeds <<<"$SEEDS"
+status=0
+trap 'exit 130' INT # Python ends an interrupt with 1, like a problem without an answer
 for seed in "${seeds[@]}"; do
     echo "quickstart: answering $(basename "$DATASET") with $(basename "$TFB_MODEL"), seed $seed"
-    python run/greedy_unc_single_batch_refine.py "${options[@]}" --seed "$seed"
+    python run/greedy_unc_single_batch_refine.py "${options[@]}" --seed "$seed" || status=$?
+    ((status <= 1)) || exit "$status"
 done
 
 echo "quickstart: evaluating"
-dataset_name=$(basename "$DATASET" .jsonl)
-model_name=$(basename "$TFB_MODEL")
-python eval/eval_detect_multi_seed.py --dataset "$dataset_name" --model "$model_name" --seeds "${seeds[@]}" --results-dir "$RESULTS_DIR"
-echo "quickstart: answers and uncertainties: $RESULTS_DIR/${model_name}_results_vllm_pg/$dataset_name/"
+python eval/eval_detect_multi_seed.py --dataset "$DATASET" --model "$TFB_MODEL" --seeds "${seeds[@]}" --results-dir "$RESULTS_DIR" || status=$?
+echo "quickstart: answers and uncertainties are under $RESULTS_DIR; each run named its folder above"
+((status == 0)) || echo "quickstart: incomplete; see the errors above" >&2
+exit "$status"
