@@ -106,8 +106,8 @@ def test_the_quickstart_prints_a_table(experiments: Experiments, environment_tha
     """With relative paths, which are those of the folder that it is started in."""
     (experiments.folder / "brief.txt").write_text("Answer with a number.")
     search = f"{environment_that_is_set_up}/bin:{experiments.env['PATH']}"  # no GPU, for setup.sh
-    changes = {"MODEL": "", "DATASET_END": "4", "RESULTS_DIR": "answers", "SYSTEM_PROMPT_FILE": "brief.txt"}
-    table, _ = experiments.run("quickstart.sh", VENV=environment_that_is_set_up, PATH=search, **changes)
+    experiments.env |= {"MODEL": "", "DATASET_END": "4", "RESULTS_DIR": "answers", "SYSTEM_PROMPT_FILE": "brief.txt"}
+    table, _ = experiments.run("quickstart.sh", VENV=environment_that_is_set_up, PATH=search)
     assert "AUROC" in table
     (page,) = (experiments.folder / "answers/eval").glob("*/report.html")
     assert f"Report: {page}" in table
@@ -127,8 +127,9 @@ def test_the_quickstart_evaluates_what_could_be_answered(
     (experiments.folder / "gsm8k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     search = f"{environment_that_is_set_up}/bin:{experiments.env['PATH']}"
     arguments = ["--model", str(tiny_llama_tfb_path), "--dataset", "gsm8k.jsonl"]
-    changes = {"VENV": environment_that_is_set_up, "PATH": search, "SEEDS": "96 89"}
-    table, errors = experiments.run("quickstart.sh", *arguments, status=1, **changes)
+    table, errors = experiments.run(
+        "quickstart.sh", *arguments, status=1, VENV=environment_that_is_set_up, PATH=search, SEEDS="96 89"
+    )
     assert errors.count("1 problems have no result: bad") == 2
     assert f"Detection: {tiny_llama_tfb_path.name} on gsm8k_test, seed 89, 96" in table
     assert "AUROC" in table
