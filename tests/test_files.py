@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bayesian_transformer.files import append_jsonl, atomic_path, drop_torn_line, read_jsonl, write_json
@@ -32,6 +32,7 @@ def test_a_failed_block_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> 
 
 
 @given(st.lists(st.dictionaries(st.text(), json_values), max_size=5))
+@settings(deadline=None)  # every line is synced to the disk
 def test_lines_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[dict]) -> None:
     path = tmp_path_factory.mktemp("jsonl") / "rows.jsonl"
     path.touch()

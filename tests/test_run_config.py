@@ -110,7 +110,6 @@ def test_unusable_models_are_named_with_what_to_do(llama: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"num_samples": "5"}, "'num_samples'.* expected int, got str"),
         ({"hidden_size": None}, "'hidden_size'.* expected int, got NoneType"),
         ({"num_attention_heads": 7}, "not a multiple of the number of attention heads"),
     ],
@@ -122,6 +121,11 @@ def test_a_config_of_wrong_types_is_one_line(llama: Path, tmp_path: Path, change
     with pytest.raises(ValueError, match=rf"m: config\.json is wrong \(.*{reason}.*\); correct it") as caught:
         load_model(str(folder))
     assert "\n" not in str(caught.value)
+
+
+def test_a_bad_noise_key_is_named_with_its_model(llama: Path) -> None:
+    with pytest.raises(ValueError, match=rf"{llama}: num_samples must be .* got .5.; correct config.json"):
+        load_model(str(llama), {"num_samples": "5"})
 
 
 @pytest.mark.parametrize("template", ["{{ raise_exception('no system role') }}", "{{ messages[9].content + 1 }}"])

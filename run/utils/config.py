@@ -157,7 +157,10 @@ def load_model(
     family = prompt_family(path, config.model_type)
     if not tokenizer.chat_template:
         raise ValueError(f"{path}: the tokenizer has no chat template; use an instruction-tuned model")
-    noise = NoiseConfig.from_model_config(SimpleNamespace(**config.to_dict() | dict(overrides or {})))
+    try:
+        noise = NoiseConfig.from_model_config(SimpleNamespace(**config.to_dict() | dict(overrides or {})))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; correct config.json, or the option that replaces the key") from error
     stops = stop_token_ids(path, config, tokenizer)
     revision = getattr(config, "_commit_hash", None)
     return Model(path, model_name(path), noise, family, tokenizer, stops, system_prompt, revision)
