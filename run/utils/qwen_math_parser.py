@@ -103,6 +103,8 @@ def _same(gold: Value, answer: Value) -> bool:
 
 def _exact(value: Value) -> Value:
     """`value` with its decimals as fractions."""
+    if isinstance(value, sp.And | Relational):  # not evaluated, as 11/10 = 1.1 would be no relation any more
+        return type(value)(*map(_exact, getattr(value, "_unsorted_args", value.args)), evaluate=False)
     decimals = {part: sp.Rational(str(part)) for part in value.atoms(sp.Float)}
     return value.xreplace(decimals) if decimals else value
 
@@ -116,17 +118,19 @@ def _same_equation(gold: Relational, answer: Relational) -> bool:
     is_same_name = _is_name(gold.lhs) and gold.lhs == answer.lhs
     if is_same_name or (_is_number(gold.lhs) and _is_number(answer.lhs)):
         return _same(gold.rhs, answer.rhs)
-    if not all(isinstance(side, sp.Expr) for side in (*gold.args, *answer.args)):
+    sides = [*gold.args, *answer.args]
+    if any(isinstance(side, sp.MatrixExpr) or not isinstance(side, sp.Expr) for side in sides):
         return False
+    expected, given = _difference(gold), _difference(answer)
     is_value = _is_name(gold.lhs) and not gold.rhs.free_symbols
-    gold, answer = _exact(gold), _exact(answer)
-    if not is_value and _is_same_canonically(gold, answer):
-        return True
-    left, right = gold.lhs - gold.rhs, answer.lhs - answer.rhs
-    return _same(left, right) or _same(left, -right)
+    return (not is_value and _is_multiple(expected, given)) or _same(expected, given) or _same(expected, -given)
 
 
-def _is_same_canonically(gold: Relational, answer: Relational) -> bool:
+def _difference(equation: Relational) -> sp.Expr:
+    return _exact(equation.lhs) - _exact(equation.rhs)
+
+
+def _is_multiple(gold: sp.Expr, answer: sp.Expr) -> bool:
     try:
         return _canonical_equation(gold) == _canonical_equation(answer)
     except SYMPY_ERRORS:
@@ -252,15 +256,15 @@ def _canonical(value: Value) -> str:
         return f"{type(value).__name__}({','.join(sorted(map(_canonical, value.args)))})"
     if isinstance(value, sp.Eq):
         is_value = _is_name(value.lhs) or _is_number(value.lhs)
-        return _canonical(value.rhs) if is_value else _canonical_equation(value)
+        return _canonical(value.rhs) if is_value else _canonical_equation(value.lhs - value.rhs)
     if isinstance(value, sp.Set | Relational):
         return str(value.canonical if isinstance(value, Relational) else value)
     return _canonical_number(value) if _is_number(value) else str(sp.cancel(sp.together(sp.expand(value.doit()))))
 
 
-def _canonical_equation(equation: Relational) -> str:
-    """The equation as numerator = 0, without its constant factor and with a fixed sign."""
-    numerator, _ = sp.together(sp.expand((equation.lhs - equation.rhs).doit())).as_numer_denom()
+def _canonical_equation(difference: sp.Expr) -> str:
+    """The difference of the two sides as numerator = 0, without its constant factor and with a fixed sign."""
+    numerator, _ = sp.together(sp.expand(difference.doit())).as_numer_denom()
     _, polynomial = sp.expand(numerator).primitive()
     return f"{min(str(polynomial), str(sp.expand(-polynomial)))}=0"
 

@@ -109,22 +109,25 @@ def _is_calculation(side: str) -> bool:
 def restatement(text: str, other: str) -> str | None:
     """The first = the last side of written-out arithmetic such as 16/3 = 5.33, without a name before it.
 
-    None if it is something else, or if `other` is an equation.
+    None if it is something else, has commas, or if `other` is an equation.
     """
     first, *others = text.split("=")
     sides = others if len(others) > 1 and is_name(first.strip()) else [first, *others]
-    if len(sides) == 1 or "=" in other or not all(map(_is_calculation, sides)):
+    if len(sides) == 1 or "=" in other or "," in text or not all(map(_is_calculation, sides)):
         return None
     return re.sub(r"(?<=[0-9])\s*[xX]\s*(?=[0-9])", r"\\times ", _MARKED.sub(" ", f"{sides[0]}={sides[-1]}"))
 
 
 def is_false(text: str) -> bool:
-    """Whether this is an equation of written-out numbers that differ, by more than rounding: 8 = 9, not 16/3 = 5.33."""
-    first, *others = (number(side.strip()) for side in text.split("="))
-    if first is None or first.base or first.percent:
+    """Whether this is an equation of numbers that differ by more than rounding, such as 8 = 9.
+
+    A fraction is a calculation, which a whole number may round as it suits: of 7/2 = 4 the last side counts.
+    """
+    sides = [number(side.strip()) for side in text.split("=")]
+    numbers = [side for side in sides if side is not None and not (side.base or side.percent)]
+    if len(numbers) < len(sides) or re.search(r"/|\\frac", text):
         return False
-    numbers = [other for other in others if other is not None and not (other.base or other.percent)]
-    return len(numbers) == len(others) and not all(first.equals(other, ROUGHLY) for other in numbers)
+    return not all(numbers[0].equals(other, ROUGHLY) for other in numbers)
 
 
 def words(answer: str, short: bool = False) -> str | None:
