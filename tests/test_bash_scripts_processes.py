@@ -102,7 +102,13 @@ def test_an_interrupt_ends_the_processes_and_their_children(
     env = environment(data_sets, NUM_GPUS="2", PYTHON=fake(tmp_path / "python", SLEEPER), CALLS=str(noted))
     arguments = ["--dataset", "ten"] if script == SINGLE else ["--datasets", "ten", "--seeds", "1 2"]
     process = subprocess.Popen(
-        ["bash", str(SCRIPTS / script), *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ["bash", str(SCRIPTS / script), *arguments],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background, a shell has made them ignore interrupts, and bash cannot undo that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and not (noted.exists() and noted.read_text().count("\n") == 2):

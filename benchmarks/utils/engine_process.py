@@ -10,8 +10,6 @@ import sys
 import time
 from typing import Any
 
-os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # before vLLM is imported
-
 
 class Decoder:
     """A vLLM engine and the batch it is decoding."""
@@ -119,6 +117,7 @@ class Decoder:
 
 def main() -> None:
     """Serve commands from stdin until it is closed. Replies have stdout to themselves; vLLM's log goes to stderr."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # before vLLM is imported
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     decoder: Decoder | None = None
