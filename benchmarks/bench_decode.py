@@ -19,14 +19,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 
+from bayesian_transformer.command_line import one_line_errors
 from bayesian_transformer.embedded import tfb_model
 from bayesian_transformer.files import dumps, write_json
 from benchmarks.utils.baseline import baseline_of, case_name, read_baseline, regressions
 from benchmarks.utils.engines import Engine, Paired, paired_rounds, steps_needed, work_folder
 from benchmarks.utils.machine import available_bytes, best_of
-from benchmarks.utils.report import machine_facts, table, versions
 from benchmarks.utils.shapes import DTYPE_BYTES, SHAPES, Shape, write_pair
-from run.utils.options import one_line_errors
+from benchmarks.utils.tables import machine_facts, table, versions
 
 SCHEMA_VERSION = 1
 _TOKEN_BUDGET = 4096  # tokens of one prefill step

@@ -44,7 +44,7 @@ def copy_bandwidth() -> float:
 
 def statistics(batch: int, samples: int, vocabulary: int, bandwidth: float) -> dict[str, float]:
     """The eight quantities from bfloat16 logits."""
-    from bayesian_transformer.vllm_plugin.fused_statistics import fused_token_uncertainty
+    from bayesian_transformer.vllm_plugin.kernels.triton_statistics import fused_token_uncertainty
 
     logits = (4 * torch.randn(samples, batch, vocabulary, device="cuda")).bfloat16()
     token_ids = torch.randint(vocabulary, (batch,), device="cuda")
@@ -56,7 +56,7 @@ def statistics(batch: int, samples: int, vocabulary: int, bandwidth: float) -> d
 
 def right_noise(batch: int, samples: int) -> dict[str, float]:
     """A step's right noise: one draw for all layers, then each layer's addition."""
-    from bayesian_transformer.vllm_plugin.noise_kernels import add_right_noise, draw_noise
+    from bayesian_transformer.vllm_plugin.kernels.triton_noise import add_right_noise, draw_noise
 
     rows, width = batch * (samples - 1), Q_SIZE + 2 * KV_SIZE
     seeds = torch.arange(batch, device="cuda")

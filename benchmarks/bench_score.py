@@ -23,10 +23,12 @@ import torch
 from tqdm import tqdm
 
 from bayesian_transformer.embedded import tfb_model
+from bayesian_transformer.encoding import CHUNK_ROWS
 from bayesian_transformer.files import dumps, write_json
-from bayesian_transformer.score import load_model
-from bayesian_transformer.scoring import CHUNK_ROWS, max_length, score
-from benchmarks.utils.report import machine_facts, versions
+from bayesian_transformer.hf.limits import max_length
+from bayesian_transformer.hf.loading import load_model
+from bayesian_transformer.scoring import score
+from benchmarks.utils.tables import machine_facts, versions
 
 SCHEMA_VERSION = 1
 WAYS = ("scoring", "full_passes", "generation")

@@ -17,6 +17,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bayesian_transformer.command_line import one_line_errors
 from bayesian_transformer.files import atomic_path, dumps
 
 # symbol -> what it does, and the level of its problems
@@ -48,10 +49,8 @@ def arithmetic_rows(size: int, seed: int) -> list[dict[str, Any]]:
 @click.option("--size", default=DEFAULT_SIZE, show_default=True, help="Number of problems.")
 @click.option("--seed", default=DEFAULT_SEED, show_default=True, help="Which problems, and in which order.")
 def main(output: Path, size: int, seed: int) -> None:
-    try:
+    with one_line_errors():
         rows = arithmetic_rows(size, seed)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
     with atomic_path(output) as temporary:
         temporary.write_text("".join(dumps(row) + "\n" for row in rows), encoding="utf-8")
     click.echo(f"wrote {len(rows)} problems to {output}")

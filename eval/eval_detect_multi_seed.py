@@ -17,18 +17,17 @@ import click
 from tqdm import tqdm
 
 import bayesian_transformer
+from bayesian_transformer.command_line import one_line_errors
+from bayesian_transformer.grading import Grader
+from bayesian_transformer.results import dataset_name, greedy_dir, model_name
+from bayesian_transformer.scores import DEFAULT_WINDOW
 from eval.utils.bootstrap import DEFAULT_DRAWS
 from eval.utils.detection import SeedRun, load_run
+from eval.utils.detection_report import Report, text_table, write_report
+from eval.utils.eval_options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS, SeveralValues, seeds_in_range
 from eval.utils.evaluation import evaluate
 from eval.utils.length import DEFAULT_STRATA
 from eval.utils.notes import evaluation_notes, made_with
-from eval.utils.options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS, SeveralValues, seeds_in_range
-from eval.utils.report import Report, text_table, write_report
-from eval.utils.scores import DEFAULT_WINDOW
-from run.utils.config import dataset_name, model_name
-from run.utils.grader import Grader
-from run.utils.options import one_line_errors
-from run.utils.results import greedy_dir
 
 
 @click.command(cls=SeveralValues, help=__doc__)

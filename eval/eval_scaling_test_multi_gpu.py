@@ -20,17 +20,17 @@ import click
 from tqdm import tqdm
 
 import bayesian_transformer
+from bayesian_transformer.command_line import one_line_errors
 from bayesian_transformer.files import write_json
+from bayesian_transformer.grading import Grader
+from bayesian_transformer.problems import answer_text, load_problems, question_id
+from bayesian_transformer.results import SCALING_RESPONSES, dataset_name, model_name, scaling_dir
+from eval.utils.detection_report import write_csv
+from eval.utils.eval_options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS
 from eval.utils.notes import name_some
-from eval.utils.options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS
 from eval.utils.plots import save_figure
-from eval.utils.report import write_csv
 from eval.utils.responses import Problem, read_problems
 from eval.utils.scaling import MODES, made_with, scaling_figure, scaling_notes, scaling_rows, scaling_table
-from run.utils.config import SCALING_RESPONSES, dataset_name, model_name
-from run.utils.grader import Grader
-from run.utils.options import one_line_errors
-from run.utils.results import answer_text, load_problems, question_id, scaling_dir
 
 DEFAULT_P_VAL = 0.9
 DEFAULT_REPEATS = 10

@@ -14,11 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 
+from bayesian_transformer.command_line import one_line_errors
 from bayesian_transformer.files import write_json
+from bayesian_transformer.results import check_same, read_settings, response_record, scaling_dir, scaling_record
 from run.utils.config import SCALING_BATCH, SCALING_RESPONSES, SCALING_TEMPERATURE
-from run.utils.options import Run, RunOptions, one_line_errors, run_options
-from run.utils.results import response_record, scaling_dir, scaling_record
-from run.utils.resume import check_same, one_setting, read_settings
+from run.utils.locks import one_setting
+from run.utils.run import Run
+from run.utils.run_options import RunOptions, run_options
 
 LONGEST_ID = 255 - len("..json.xxxxxxxx.tmp")  # most file systems take 255 bytes; results get their name last
 

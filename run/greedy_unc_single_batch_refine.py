@@ -14,11 +14,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 
+from bayesian_transformer.command_line import one_line_errors
 from bayesian_transformer.files import append_jsonl, drop_torn_line
+from bayesian_transformer.problems import question_id
+from bayesian_transformer.results import PARTS, check_same, greedy_path, greedy_record, greedy_records
 from run.utils.config import GREEDY_BATCH
-from run.utils.options import Run, RunOptions, one_line_errors, run_options
-from run.utils.results import PARTS, greedy_path, greedy_record, greedy_records, question_id
-from run.utils.resume import check_same, one_setting, sole_writer
+from run.utils.locks import one_setting, sole_writer
+from run.utils.run import Run
+from run.utils.run_options import RunOptions, run_options
 
 TEMPERATURE = 0.0
 

@@ -1,13 +1,19 @@
 """TokUR: token-level uncertainty of LLMs from low-rank noise on q_proj and v_proj.
 
-Importing the package registers the TFB model types with transformers. The vLLM side registers itself through the
-`vllm.general_plugins` entry point and needs no import.
+Importing the package registers the TFB model types with transformers. It imports neither transformers nor torch: the
+registration runs when transformers is imported, or at once if it is there already. The vLLM side registers itself
+through the `vllm.general_plugins` entry point and needs no import.
 """
 
-from .config import NoiseConfig, register_configs
-from .model import BayesianForCausalLMModel, BayesianLMConfig
-from .uncertainty import TokenUncertainty, Uncertainty, token_uncertainty
-from .vllm_models.tfb_llama import register_models
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .transformers_hook import register_with_transformers
+
+if TYPE_CHECKING:
+    from .config import NoiseConfig
+    from .model import BayesianForCausalLMModel, BayesianLMConfig
+    from .uncertainty import TokenUncertainty, Uncertainty, token_uncertainty
 
 __all__ = [
     "BayesianForCausalLMModel",
@@ -19,5 +25,24 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-register_configs()
-register_models()
+_HOMES = {  # of the public names, imported when they are asked for (PEP 562)
+    "BayesianForCausalLMModel": "model",
+    "BayesianLMConfig": "model",
+    "NoiseConfig": "config",
+    "TokenUncertainty": "uncertainty",
+    "Uncertainty": "uncertainty",
+    "token_uncertainty": "uncertainty",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_with_transformers()

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from .architectures import ARCHITECTURES
 from .checkpoint import (
     BASIS,
     CONFIG_FILE,
@@ -28,8 +29,8 @@ from .checkpoint import (
     read_config,
     tensor_files,
 )
-from .config import ARCHITECTURES, DEFAULT_RANK, NoiseConfig
-from .layers import basis_vectors, check_kind
+from .layers import basis_vectors
+from .noise_config import DEFAULT_RANK, NoiseConfig, check_kind
 
 BASIS_SHARD = "model-basis-vectors.safetensors"
 _SINGLE_FILE_SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -71,7 +72,7 @@ def convert_checkpoint(
 
 def is_tfb(config: dict[str, Any]) -> bool:
     """Whether a config.json belongs to a TFB checkpoint."""
-    return config.get("model_type") in [a.config_class.model_type for a in ARCHITECTURES.values()]
+    return config.get("model_type") in [architecture.model_type for architecture in ARCHITECTURES.values()]
 
 
 def _check_architecture(model_path: Path, config: dict[str, Any], architecture: str | None) -> str:
@@ -202,7 +203,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 def _tfb_keys(architecture: str, rank: int, bayes_noise: str, model_path: Path) -> dict[str, Any]:
     noise = NoiseConfig(bayes_noise=bayes_noise, basis_idx=tuple(range(rank)))
     return {
-        "model_type": ARCHITECTURES[architecture].config_class.model_type,
+        "model_type": ARCHITECTURES[architecture].model_type,
         "architectures": [ARCHITECTURES[architecture].vllm_architecture],
         "bayes_sigma": noise.bayes_sigma,
         "bayes_noise": noise.bayes_noise,

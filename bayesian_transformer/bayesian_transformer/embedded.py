@@ -13,12 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import click
-import torch
-from tokenizers import pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from .checkpoint import CONFIG_FILE, read_config
-from .conversion import convert_checkpoint, is_tfb, new_directory
+from .command_line import log_to_stderr, one_line_errors
 from .files import atomic_path, cache_dir, dumps
 
 logger = logging.getLogger(__name__)
@@ -41,6 +37,9 @@ def gguf_file() -> Path:
 
 def base_model() -> Path:
     """Folder of the base checkpoint (safetensors, tokenizer, chat template); made on the first call."""
+    from .checkpoint import CONFIG_FILE
+    from .conversion import new_directory
+
     path = cache_dir() / MODEL_NAME
     if not (path / CONFIG_FILE).is_file():
         gguf = gguf_file()
@@ -56,6 +55,9 @@ def tfb_model(model_path: Path | None = None) -> Path:
 
     A TFB checkpoint is returned as it is.
     """
+    from .checkpoint import read_config  # with torch, which `--help` does without
+    from .conversion import is_tfb
+
     if model_path is None:
         return _converted(base_model(), cache_dir() / f"TFB-{MODEL_NAME}")
     if is_tfb(read_config(model_path)):
@@ -69,6 +71,8 @@ def _converted(model_path: Path, output_path: Path) -> Path:
     """The conversion in `output_path`, made anew if it was made of other files than the model now has."""
     record, source = output_path / _SOURCE_FILE, dumps(_fingerprint(model_path))
     if not record.is_file() or record.read_text(encoding="utf-8") != source:
+        from .conversion import convert_checkpoint
+
         convert_checkpoint(model_path, output_path, overwrite=True)
         with atomic_path(record) as temporary:
             temporary.write_text(source, encoding="utf-8")
@@ -82,6 +86,9 @@ def _fingerprint(model_path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _write_model(gguf: Path, directory: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, GgufConfig
+
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,
@@ -94,6 +101,9 @@ def _write_model(gguf: Path, directory: Path) -> None:
 
 
 def _write_tokenizer(gguf: Path, directory: Path) -> None:
+    from tokenizers import pre_tokenizers
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(
         gguf.parent, gguf_file=gguf.name, model_max_length=_CONTEXT_LENGTH, local_files_only=True
     )
@@ -107,12 +117,9 @@ def _write_tokenizer(gguf: Path, directory: Path) -> None:
 @click.command(help="Print the folder of the TFB model of MODEL_PATH (default: the embedded model), making it first.")
 @click.argument("model_path", required=False, type=click.Path(path_type=Path))
 def main(model_path: Path | None) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        path = tfb_model(model_path)
-    except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(path)
+    log_to_stderr()
+    with one_line_errors():
+        click.echo(tfb_model(model_path))
 
 
 if __name__ == "__main__":

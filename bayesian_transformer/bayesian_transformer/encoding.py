@@ -1,9 +1,14 @@
 """From texts to the tokens that are scored: those of a response as it goes on from its prompt."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CHUNK_ROWS = 512  # bounds the memory of scoring, see scoring.py; here, where the command line has it without torch
 
 # What a template may raise on messages that it was not written for; it runs expressions on them.
 TEMPLATE_ERRORS = (
@@ -21,7 +26,7 @@ class ScoringRequest:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     request: ScoringRequest,
     limit: int | None = None,
     vocabulary: int | None = None,
@@ -57,7 +62,7 @@ def encode(
     return prompt, response
 
 
-def _encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict[str, str]]) -> list[int]:
+def _encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str | list[dict[str, str]]) -> list[int]:
     if isinstance(prompt, str):
         prompt.encode()
         return tokenizer(prompt).input_ids
@@ -69,7 +74,7 @@ def _encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict[s
     return tokenizer(text, add_special_tokens=False).input_ids  # the template writes them itself
 
 
-def _encode_response(tokenizer: PreTrainedTokenizerBase, prompt: list[int], request: ScoringRequest) -> list[int]:
+def _encode_response(tokenizer: "PreTrainedTokenizerBase", prompt: list[int], request: ScoringRequest) -> list[int]:
     """The tokens that spell the response behind the tokens of the prompt."""
     before, response = _decode(tokenizer, prompt), request.response
     wanted = {before + response}
@@ -83,15 +88,15 @@ def _encode_response(tokenizer: PreTrainedTokenizerBase, prompt: list[int], requ
     raise ValueError("the tokens of the response do not decode to the same text; its values would be misplaced")
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _tokens(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
-def _tokens_inside(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _tokens_inside(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     """The tokens of a text that does not come first, so that no space is put in front of it."""
     line_end = "\n"  # no token of a SentencePiece tokenizer joins it with what follows
     return _tokens(tokenizer, line_end + text)[len(_tokens(tokenizer, line_end)) :]
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+def _decode(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> str:
     return tokenizer.decode(ids, clean_up_tokenization_spaces=False)

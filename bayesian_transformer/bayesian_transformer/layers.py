@@ -14,7 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-NOISE_KINDS = ("right", "left")
+from .noise_config import NOISE_KINDS, check_kind
+
+__all__ = ["NOISE_KINDS", "basis_vectors", "check_basis", "check_kind", "low_rank_noise", "noise_width"]
 
 
 def basis_vectors(weight: Tensor, basis_idx: Sequence[int], kind: str) -> Tensor:
@@ -27,13 +29,6 @@ def basis_vectors(weight: Tensor, basis_idx: Sequence[int], kind: str) -> Tensor
     left_vectors, _, right_vectors = torch.linalg.svd(weight.float(), full_matrices=False)
     vectors = left_vectors if check_kind(kind) == "right" else right_vectors.T
     return vectors[:, list(basis_idx)].to(weight.dtype).contiguous()
-
-
-def check_kind(kind: str, kinds: Sequence[str] = NOISE_KINDS) -> str:
-    """`kind` itself, or ValueError if it is none of `kinds`."""
-    if kind not in kinds:
-        raise ValueError(f"bayes_noise must be one of {', '.join(kinds)}; got {kind!r}")
-    return kind
 
 
 def check_basis(name: str, basis: Tensor, shape: tuple[int, int]) -> None:

@@ -29,10 +29,11 @@ from transformers import (
 
 from .checkpoint import BASIS, check_weight, tensor_files
 from .config import DEFAULT_RANK, NoiseConfig, NoiseKeys
-from .generation import Seeds, generate_with_uncertainties
-from .layers import NOISE_KINDS
+from .hf.generation import Seeds, generate_with_uncertainties
+from .hf.noisy_forward import FULL_RANK_KINDS
+from .hf.projections import NoisyProjection, find_projections
 from .noise import PROJECTIONS
-from .particles import FULL_RANK_KINDS, NoisyProjection, find_projections
+from .noise_config import NOISE_KINDS
 
 
 @dataclass(frozen=True)

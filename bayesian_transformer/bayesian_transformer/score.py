@@ -1,6 +1,6 @@
 """Score the responses of a JSON Lines file with a TFB model.
 
-    python -m bayesian_transformer.score --model-path TFB-MODEL --input texts.jsonl --output scores.jsonl
+    tokur score --model-path TFB-MODEL --input texts.jsonl --output scores.jsonl
 
 Each input line is an object with `response` and either `prompt` (raw text) or `messages` (for the chat template), and
 optionally `seed`. A space between prompt and response belongs to the response; after `messages` it may be left out
@@ -15,17 +15,19 @@ import sys
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
 from tqdm import tqdm
 
-from .config import NoiseConfig
+from .command_line import one_line_errors
+from .encoding import CHUNK_ROWS, ScoringRequest
 from .files import append_jsonl, drop_torn_line, dumps
-from .loading import load_model, load_tokenizer
-from .scoring import CHUNK_ROWS, ScoredText, ScoringRequest, noise_settings, score_texts
-from .uncertainty import FIELDS
+from .noise_config import NoiseConfig
+from .quantities import FIELDS
+
+if TYPE_CHECKING:
+    from .scoring import ScoredText
 
 SCHEMA_VERSION = 1
 
@@ -159,7 +161,7 @@ class Scoring:
         self.failures += 1
         tqdm.write(f"{source}:{number}: {error}", file=sys.stderr)  # above the progress bar
 
-    def write(self, number: int, record: dict[str, Any], request: ScoringRequest, scored: ScoredText) -> None:
+    def write(self, number: int, record: dict[str, Any], request: ScoringRequest, scored: "ScoredText") -> None:
         arrays = {name: getattr(scored.uncertainties, name).tolist() for name in FIELDS}
         result = {"token_ids": scored.token_ids, "tokens": scored.tokens, **arrays}
         origin = {**self.settings, "seed": request.seed, "schema_version": SCHEMA_VERSION}
@@ -181,11 +183,27 @@ class Scoring:
 @click.option("--batch-size", default=4, show_default=True, type=click.IntRange(1), help="Texts scored together.")
 @click.option("--chunk-rows", default=CHUNK_ROWS, show_default=True, type=click.IntRange(1), help="Bounds the memory.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
-@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
-def main(source: Path, output: Path, model_path: str, dtype: str, device: str, seed: int, **settings: Any) -> None:
+@click.option("--device", help="[default: cuda if there is one, else cpu]")
+def main(source: Path, output: Path, **options: Any) -> None:
     """Score the responses of a JSON Lines file; `python -m pydoc bayesian_transformer.score` describes the format."""
     if output.exists() and output.samefile(source):
         raise click.UsageError("--output is the --input file; choose another")
+    with one_line_errors():
+        scoring = score_file(source, output, **options)
+    if scoring.failures:
+        raise SystemExit(1)
+
+
+def score_file(
+    source: Path, output: Path, model_path: str, dtype: str, device: str | None, seed: int, **settings: Any
+) -> Scoring:
+    """Score what is not scored yet; `settings` are those of `score_texts`."""
+    import torch  # here, because it takes seconds that --help need not wait
+
+    from .hf.loading import load_model, load_tokenizer
+    from .scoring import ScoredText, noise_settings, score_texts
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, tokenizer = load_model(model_path, dtype, device), load_tokenizer(model_path, "--model-path")
     try:
         noise = noise_settings(model, settings["num_samples"], settings["sigma"])
@@ -200,11 +218,8 @@ def main(source: Path, output: Path, model_path: str, dtype: str, device: str, s
     except torch.OutOfMemoryError as error:
         message = f"--device {device}: out of memory; lower --chunk-rows or --batch-size and run the command again"
         raise click.ClickException(message) from error
-    except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
     click.echo(f"{output}: {len(scoring.done)} texts were there, {len(todo)} more attempted, {scoring.failures} failed")
-    if scoring.failures:
-        raise SystemExit(1)
+    return scoring
 
 
 if __name__ == "__main__":

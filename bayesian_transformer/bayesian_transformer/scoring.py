@@ -18,15 +18,13 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
-from .config import NoiseConfig
-from .encoding import ScoringRequest, encode
-from .generation import expand_seeds
-from .limits import max_length
+from .encoding import CHUNK_ROWS, ScoringRequest, encode
+from .hf.generation import expand_seeds
+from .hf.limits import max_length
+from .hf.noisy_forward import FULL_RANK_KINDS, ParticleNoise, cache_of, particle_logits
 from .model import NoisyModelMixin
-from .particles import FULL_RANK_KINDS, ParticleNoise, cache_of, particle_logits
+from .noise_config import NoiseConfig
 from .uncertainty import FIELDS, TokenUncertainty, token_uncertainty
-
-CHUNK_ROWS = 512
 
 
 def score(

@@ -12,10 +12,13 @@ KL(uniform || p_0), and DeepConf's token confidence, minus the mean of the 20 la
 """
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from .quantities import ATTRIBUTES, FIELDS
 
 CONFIDENCE_TOP_K = 20
 _CHUNK_ELEMENTS = 1 << 20  # bounds the float32 temporaries of one chunk to a few times 4 MiB: a CPU's caches
@@ -40,9 +43,6 @@ class TokenUncertainty:
         return torch.stack([getattr(self, name) for name in FIELDS], dim=-1)
 
 
-FIELDS = tuple(f.name for f in fields(TokenUncertainty))
-
-
 @dataclass(frozen=True)
 class Uncertainty:
     """The uncertainties of one generated token, in nats, under the published names."""
@@ -56,6 +56,15 @@ class Uncertainty:
     self_certainty: float
     confidence: float
     decoded_token: str | None = None
+
+    @classmethod
+    def from_row(cls, row: Sequence[float], decoded_token: str | None = None) -> "Uncertainty":
+        """From the eight values in the order of FIELDS."""
+        return cls(**dict(zip(ATTRIBUTES, row, strict=True)), decoded_token=decoded_token)
+
+    def row(self) -> list[float]:
+        """The eight values in the order of FIELDS."""
+        return [getattr(self, attribute) for attribute in ATTRIBUTES]
 
 
 def token_uncertainty(logits: Tensor, token_ids: Tensor | None = None) -> TokenUncertainty:

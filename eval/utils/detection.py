@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from run.utils.grader import Grader, Verdict
-from run.utils.results import SETTINGS, question_id, read_greedy
-from run.utils.resume import SETTINGS_FILE, read_settings
+from bayesian_transformer.grading import Grader, Verdict
+from bayesian_transformer.problems import question_id
+from bayesian_transformer.results import SETTINGS, SETTINGS_FILE, read_greedy, read_settings
+from bayesian_transformer.scores import SCORES, response_scores, token_arrays
 
 from .metrics import Array
-from .scores import SCORES, response_scores, token_arrays
 
 MADE_WITH = ("seed", "num_samples", "bayes_sigma")
 

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesian_transformer.scores import SCORES
+
 from .bootstrap import bootstrap_weights, interval
 from .detection import SeedRun
 from .length import length_metrics
 from .metrics import Array, rank, ranking_metrics
-from .scores import SCORES
 
 Columns = dict[str, float]
 COUNTS = ("total_samples", "correct_samples")  # columns of whole numbers

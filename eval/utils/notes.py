@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from run.utils.results import SETTINGS
+from bayesian_transformer.results import SETTINGS
+from bayesian_transformer.scores import SCORES
 
 from .detection import SeedRun
 from .evaluation import Evaluation
-from .scores import SCORES
 
 _FEW = 10  # of one label
 _SHOWN = 10  # ids named in a sentence; all of them are in metadata.json

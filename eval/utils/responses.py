@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from run.utils.grader import Grader, Verdict
-from run.utils.results import SETTINGS
+from bayesian_transformer.grading import Grader, Verdict
+from bayesian_transformer.results import SETTINGS
 
 from .metrics import Array
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from run.utils.results import SETTINGS
+from bayesian_transformer.results import SETTINGS
 
 from .metrics import Array
 from .notes import distinct, name_some, not_comparable

@@ -15,25 +15,38 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from bayesian_transformer import NoiseConfig
+from bayesian_transformer.architectures import ARCHITECTURES
 from bayesian_transformer.checkpoint import weights_digest
-from bayesian_transformer.config import ARCHITECTURES
 from bayesian_transformer.encoding import TEMPLATE_ERRORS
+from bayesian_transformer.noise_config import NoiseConfig
+from bayesian_transformer.results import DATASETS, MODELS, SCALING_RESPONSES, dataset_name, model_name
 
-# Short names of the published models, folders under $MODEL_BASE_DIR.
-MODELS = {
-    "llama1b": "TFB-Llama3.2-1B-Instruct",
-    "llama8b": "TFB-Meta-Llama-3.1-8B-Instruct",
-    "qwen3b": "TFB-Qwen2.5-3B-Instruct",
-}
-# Short names of the data sets that are stored under another file stem.
-DATASETS = {"gsm8k": "gsm8k_test", "leg_counting": "leg-counting"}
+__all__ = [
+    "DATASETS",
+    "GREEDY_BATCH",
+    "LLAMA_SYSTEM_PROMPT",
+    "MAX_TOKENS",
+    "MODELS",
+    "PROMPT_FAMILIES",
+    "SCALING_BATCH",
+    "SCALING_RESPONSES",
+    "SCALING_TEMPERATURE",
+    "SEEDS",
+    "TEMPLATE_DATE",
+    "Model",
+    "PromptFamily",
+    "dataset_name",
+    "load_model",
+    "model_name",
+    "model_path",
+    "prompt_family",
+    "stop_token_ids",
+]
 
 SEEDS = (96, 89, 64)  # of the published tables
 MAX_TOKENS = 2048
 GREEDY_BATCH = 16
 SCALING_TEMPERATURE = 0.8
-SCALING_RESPONSES = 512
 SCALING_BATCH = 64  # responses decoded at once; each brings num_samples - 1 particle rows
 
 # Llama 3 templates print today's date unless one is given. A fixed one (their own fallback) keeps a run that resumes
@@ -114,21 +127,6 @@ def model_path(name: str) -> str:
     return str(Path(base) / MODELS[name])
 
 
-def model_name(name_or_path: str) -> str:
-    """The name of a model in result paths: the last part of its path; a short name becomes what it stands for.
-
-    The same whether a person gives the short name or a path that ends in it.
-    """
-    name = Path(name_or_path).absolute().name
-    return MODELS.get(name, name)
-
-
-def dataset_name(name_or_path: str) -> str:
-    """The name of a data set in result paths: the stem of its file; a short name becomes what it stands for."""
-    stem = Path(name_or_path).name.removesuffix(".jsonl")
-    return DATASETS.get(stem, stem)
-
-
 def load_model(
     path: str,
     overrides: Mapping[str, Any] | None = None,
@@ -168,11 +166,13 @@ def load_model(
 
 def prompt_family(path: str, model_type: str) -> PromptFamily:
     """The prompts for a TFB `model_type`; ValueError, naming the model, if it is another kind of model."""
-    for name, architecture in ARCHITECTURES.items():
-        if model_type == architecture.config_class.model_type:
-            return PROMPT_FAMILIES[name]
-    known = ", ".join(a.config_class.model_type for a in ARCHITECTURES.values())
-    raise ValueError(f"{path}: model_type {model_type!r} is none of {known}; convert the model with convert_to_tfb.py")
+    for architecture in ARCHITECTURES.values():
+        if model_type == architecture.model_type:
+            return PROMPT_FAMILIES[architecture.prompts]
+    known = ", ".join(architecture.model_type for architecture in ARCHITECTURES.values())
+    raise ValueError(
+        f"{path}: model_type {model_type!r} is not one of {known}; convert the model with convert_to_tfb.py"
+    )
 
 
 def stop_token_ids(path: str, config: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ PATIENCE_SECONDS = 20  # between asking a process to end and ending it
 
 def start_guard() -> None:
     """Watch over this process: what it starts ends when it has ended, in whatever way."""
+    # -P: without it this file's folder would be searched first, and its math.py would replace Python's.
     command = [sys.executable, "-P", __file__, str(os.getpid())]
     quiet = subprocess.DEVNULL  # it must not hold the terminal or a pipe of the script open
     subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)

@@ -2,6 +2,7 @@
 
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM
 
+from ..architectures import ARCHITECTURES
 from ..config import TFBLlamaConfig, TFBQwen2Config
 from ..model import BayesianForCausalLMModel, BayesianLMConfig, NoisyModelMixin
 
@@ -29,5 +30,8 @@ class TFBQwen2ForCausalLM(NoisyModelMixin, Qwen2ForCausalLM):
 def register_models() -> None:
     """Make AutoModelForCausalLM know the TFB models, and the Auto classes the wrapper. Safe to call again."""
     AutoConfig.register(BayesianLMConfig.model_type, BayesianLMConfig, exist_ok=True)
-    for model in (TFBLlamaForCausalLM, TFBQwen2ForCausalLM, BayesianForCausalLMModel):
+    for model in (*(architecture.model_class for architecture in ARCHITECTURES.values()), BayesianForCausalLMModel):
         AutoModelForCausalLM.register(model.config_class, model, exist_ok=True)
+
+
+register_models()

@@ -2,7 +2,7 @@
 
 from vllm.model_executor.models.llama import LlamaForCausalLM
 
-from ..vllm_plugin.model import TFBModelMixin
+from ..vllm_plugin.model_mixin import TFBModelMixin
 
 
 class VllmTFBLLamaForCausalLM(TFBModelMixin, LlamaForCausalLM):

@@ -2,7 +2,7 @@
 
 from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 
-from ..vllm_plugin.model import TFBModelMixin
+from ..vllm_plugin.model_mixin import TFBModelMixin
 
 
 class VllmTFBQwen2ForCausalLM(TFBModelMixin, Qwen2ForCausalLM):

@@ -1,18 +1,12 @@
 """TFB models in unmodified vLLM: one forward for all weight samples, uncertainties on every completion.
 
-Reading order: particles.py (noise -> particle rows), attention.py (what a particle row attends to), model.py (rows ->
-logits), worker.py (logits -> statistics), outputs.py (statistics -> `outputs[i].uncertainties`). substitutions.py
-checks vLLM's version and changes its methods; config.py decides which settings are supported. The plain formulas are
-in plain_noise.py, attention.py and ../uncertainty.py; kernels.py picks what is faster: cpu_kernels.py with cpu/ (C++),
-or noise_kernels.py, fused_statistics.py and merge_kernel.py (Triton), the last under cuda_attention.py.
+Reading order: particles.py (noise -> particle rows), attention/ (what a particle row attends to), model_mixin.py (rows
+-> logits), worker.py (logits -> statistics), outputs.py (statistics -> `outputs[i].uncertainties`). substitutions.py
+checks vLLM's version and changes its methods; engine_config.py holds all refusals and prepares the engine's settings.
+kernels/ holds the loops, plain and fast, and chooses between them.
 """
 
-from ..config import ARCHITECTURES
-
-_MODEL_CLASSES = {
-    "VllmTFBLLamaForCausalLM": "bayesian_transformer.vllm_models.tfb_llama_vllm:VllmTFBLLamaForCausalLM",
-    "VllmTFBQwen2ForCausalLM": "bayesian_transformer.vllm_models.tfb_qwen2_vllm:VllmTFBQwen2ForCausalLM",
-}
+from ..architectures import ARCHITECTURES
 
 
 def register() -> None:
@@ -24,9 +18,9 @@ def register() -> None:
     from vllm import ModelRegistry
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
-    from .config import TFBModelConfig
+    from .engine_config import TFBModelConfig
 
     for architecture in ARCHITECTURES.values():
-        ModelRegistry.register_model(architecture.vllm_architecture, _MODEL_CLASSES[architecture.vllm_architecture])
+        ModelRegistry.register_model(architecture.vllm_architecture, architecture.vllm_model_path)
         MODELS_CONFIG_MAP[architecture.vllm_architecture] = TFBModelConfig
     substitute()

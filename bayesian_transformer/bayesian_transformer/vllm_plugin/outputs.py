@@ -20,14 +20,9 @@ from vllm.tokenizers.detokenizer_utils import convert_ids_list_to_tokens
 from vllm.v1.engine.output_processor import RequestState
 from vllm.v1.outputs import SamplingMaskLists
 
-from ..uncertainty import FIELDS, Uncertainty
+from ..quantities import FIELDS
+from ..uncertainty import Uncertainty
 
-_NAMES = {
-    "total": "total_uncertainty",
-    "aleatoric": "aleatoric_uncertainty",
-    "epistemic": "epistemic_uncertainty",
-    "implicit_reward": "bayes_implicit_reward",
-}
 _WIDTH = len(FIELDS)
 
 
@@ -97,8 +92,7 @@ def _uncertainties(token_ids: Any, chunks: list[SamplingMaskLists], tokenizer: A
     )
     token_ids = list(token_ids)
     texts = convert_ids_list_to_tokens(tokenizer, token_ids) if tokenizer else [None] * len(token_ids)
-    names = [_NAMES.get(field, field) for field in FIELDS]
     return [
-        {token_id: Uncertainty(**dict(zip(names, row, strict=True)), decoded_token=text)}
+        {token_id: Uncertainty.from_row(row, text)}
         for token_id, row, text in zip(token_ids, rows.tolist(), texts, strict=True)
     ]

@@ -14,8 +14,8 @@ from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.forward_context import get_forward_context
 from vllm.utils.torch_utils import direct_register_custom_op
 
-from ..config import NoiseConfig
 from ..noise import PROJECTIONS
+from ..noise_config import NoiseConfig
 from .kernels import noise_functions
 
 

@@ -11,7 +11,7 @@ import vllm
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from ..config import ARCHITECTURES
+from ..architectures import ARCHITECTURES
 
 SUPPORTED_VLLM = SpecifierSet(">=0.30,<0.34")
 _UNSUPPORTED_MODEL = "bayesian_transformer.vllm_models.unsupported:UnsupportedModel"
@@ -57,7 +57,7 @@ def substitute() -> None:
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.output_processor import RequestState
 
-    from .config import naming_tfb_models
+    from .engine_config import naming_tfb_models
     from .outputs import merging_uncertainties, with_uncertainties
 
     for owner, method, around in (

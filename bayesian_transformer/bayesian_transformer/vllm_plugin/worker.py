@@ -12,7 +12,7 @@ from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from ..noise import noise_key
-from . import cpu_kernels
+from . import kernels
 from .kernels import token_uncertainty
 from .outputs import pack
 
@@ -28,8 +28,7 @@ class TFBWorker(StockWorker):
     def init_device(self) -> None:
         """Set up the device; which V1 model runner the stock worker makes is the platform's choice."""
         super().init_device()
-        if current_platform.is_cpu():
-            cpu_kernels.library()  # compiles them now rather than in the first request
+        kernels.prepare()
         runner = self.model_runner
         runner.__class__ = type(f"Uncertainty{type(runner).__name__}", (UncertaintyRunner, type(runner)), {})
         runner.noise_seeds, runner.arrivals, runner.statistics = {}, 0, None

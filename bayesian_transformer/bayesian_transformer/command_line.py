@@ -1,0 +1,57 @@
+"""The command `tokur`, and what all command lines share.
+
+Nothing here imports torch or transformers, so that `tokur --help` answers at once; a command does when it runs.
+"""
+
+import importlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+# Each subcommand: the module and the name of its click command, and its line in the help.
+_COMMANDS = {
+    "convert": ("convert:main", "Turn a checkpoint into a TFB checkpoint."),
+    "score": ("score:main", "Uncertainties of given texts."),
+    "heatmap": ("heat_map.command:main", "Token heat map of responses as one HTML file."),
+    "embedded": ("embedded:main", "Prepare the embedded model, or cache the TFB model of another one."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a subcommand when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_text) for name, (_, help_text) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bayesian_transformer", prog_name="tokur")
+def main() -> None:
+    """Token-level uncertainty of LLMs, in vLLM and in transformers."""
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn errors of the user's files and settings into one line without a traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise click.ClickException(" ".join(str(error).split())) from error
+
+
+def log_to_stderr() -> None:
+    """Show what the package logs, as plain lines."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")

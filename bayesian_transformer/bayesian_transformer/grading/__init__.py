@@ -1,0 +1,40 @@
+"""Is the answer in a response right? Two verbs, `extract` and `grade`; `Grader` for many answers at once.
+
+    from bayesian_transformer.grading import extract, grade
+    extract(r"So we get \\boxed{\\frac{1}{2}}.")       # '\\\\frac{1}{2}'
+    grade(r"So we get \\boxed{\\frac{1}{2}}.", "0.5")  # Verdict.RIGHT
+
+Install it with the extra [grading]. Importing it takes neither torch nor transformers, nor sympy, which the worker
+processes import. Reading order: extraction.py (which part of a text is the answer), normal_form.py and words.py (what
+an answer says), grader.py (the verdict), pool.py and worker.py (processes under limits), latex.py and symbolic.py
+(sympy).
+"""
+
+import atexit
+import functools
+import threading
+
+from .extraction import extract_answer as extract
+from .grader import Grader, Verdict
+from .pool import Undecided
+
+__all__ = ["Grader", "Undecided", "Verdict", "extract", "grade"]
+
+_lock = threading.Lock()  # a pool serves one thread at a time
+
+
+def grade(response: str | None, gold: str) -> Verdict:
+    """The verdict on one response, against the gold answer; what counts as equal is said in grader.py.
+
+    One worker process is started at the first comparison that needs it and kept until the program ends. Safe to call
+    from several threads, which then wait for each other.
+    """
+    with _lock:
+        return _shared_grader().grade([(response, gold)])[0]
+
+
+@functools.cache
+def _shared_grader() -> Grader:
+    grader = Grader(workers=1)
+    atexit.register(grader.close)
+    return grader

@@ -1,0 +1,69 @@
+"""Token heat map of scored or generated responses, as one HTML file that needs no network.
+
+    tokur heatmap scores.jsonl --output heat_map.html
+
+An input is a file of `tokur score`, a batch_results_*.jsonl of run/greedy_unc_single_batch_refine.py, or a
+{question_id}.json of run/greedy_responses_unc.py --per-token. The results of the run scripts hold token ids without
+their texts: give the model's folder as --tokenizer. Responses that cannot be shown are reported by line; all others
+are, and the exit status is 1.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..command_line import one_line_errors
+from .page import Response, write_report
+from .records import BadRecord, TokenizerMissing, read_records, response_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def collect(paths: tuple[Path, ...], tokenizer: "PreTrainedTokenizerBase | None") -> tuple[list[Response], int]:
+    """All responses of the files, and how many could not be read, each of which is reported."""
+    responses, failures = [], 0
+    for path in paths:
+        for where, record in read_records(path):
+            try:
+                if isinstance(record, BadRecord):
+                    raise record
+                responses.append(response_of(record, tokenizer))
+            except TokenizerMissing as error:
+                raise click.ClickException(f"{where}: {error}") from error
+            except BadRecord as error:
+                failures += 1
+                click.echo(f"{where}: {error}", err=True)
+    return responses, failures
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="HTML file to write.")
+@click.option(
+    "--tokenizer",
+    "tokenizer_path",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the model, for results without the texts of their tokens.",
+)
+@click.option(
+    "--limit", default=100, show_default=True, type=click.IntRange(1), help="Show the first so many responses."
+)
+@click.option("--title", default="Token uncertainties", show_default=True)
+def main(inputs: tuple[Path, ...], output: Path, tokenizer_path: Path | None, limit: int, title: str) -> None:
+    """Token heat map of responses; `python -m pydoc bayesian_transformer.heat_map.command` describes the formats."""
+    if output.exists() and any(output.samefile(path) for path in inputs):
+        raise click.UsageError("--output is one of the inputs; choose another")
+    tokenizer = None
+    if tokenizer_path is not None:
+        from ..hf.loading import load_tokenizer  # seconds, which most pages do without
+
+        tokenizer = load_tokenizer(str(tokenizer_path), "--tokenizer")
+    with one_line_errors():
+        responses, failures = collect(inputs, tokenizer)
+        note = f"The first {limit} of {len(responses)} responses." if len(responses) > limit else ""
+        write_report(output, responses[:limit], title=title, note=note)
+    click.echo(f"{output}: {min(limit, len(responses))} of {len(responses)} responses shown, {failures} failed")
+    if failures:
+        raise SystemExit(1)

@@ -1,0 +1,242 @@
+"""`model.generate` with uncertainties, around the library's own generate and any causal LM of transformers.
+
+A forward hook sees each clean step with its raw logits and its cache and runs the weight samples of the last token; the
+stopping criteria, which see the chosen token, complete the step. Sampling, stopping and streaming stay the library's,
+and so do the clean numbers: the tokens are those of plain generate.
+"""
+
+import copy
+import inspect
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation import GenerationMode, StoppingCriteriaList
+from transformers.generation.utils import GenerateDecoderOnlyOutput
+
+from ..noise import noise_key
+from ..noise_config import NoiseConfig
+from ..uncertainty import TokenUncertainty, Uncertainty, mixture_logits, token_uncertainty
+from .limits import window_length
+from .noisy_forward import ParticleNoise, cache_of, particle_logits
+from .projections import NoisyProjection
+
+Seeds = int | Sequence[int]
+TokenDict = dict[int, Uncertainty]
+
+# Those that keep all K/V in tensors on the model's device.
+_CACHES = (None, "dynamic", "static", "hybrid", "hybrid_chunked", "sliding_window")
+# Arguments of a forward that weight samples see as the noise-free pass does, or that change no logits.
+_SHARED_INPUTS = frozenset(
+    ("input_ids", "inputs_embeds", "attention_mask", "past_key_values", "cache_position", "use_cache", "return_dict",
+     "logits_to_keep", "output_attentions", "output_hidden_states", "output_router_logits")
+)  # fmt: skip
+
+
+@dataclass
+class GenerateUncertaintyOutput(GenerateDecoderOnlyOutput):
+    """What generate returns, plus `uncertainties`: eight float32 tensors [batch, new tokens], in nats.
+
+    They are NaN where a sequence had ended and holds padding. `lengths`, int64 [batch], counts the new tokens without
+    padding.
+    """
+
+    uncertainties: TokenUncertainty | None = None
+    lengths: Tensor | None = None
+
+    def token_uncertainties(self, tokenizer: PreTrainedTokenizerBase | None = None) -> list[list[TokenDict]]:
+        """For each sequence one {token id: Uncertainty} per new token, as vLLM gives them; padding is left out."""
+        if self.uncertainties is None or self.lengths is None:
+            raise ValueError("generate ran without output_uncertainties=True")
+        table = self.uncertainties.stack()
+        new_tokens = self.sequences[:, self.sequences.shape[1] - table.shape[1] :]
+        decode = tokenizer.decode if tokenizer else lambda _: None
+        return [
+            [
+                {token: Uncertainty.from_row(value, decode([token]))}
+                for token, value in zip(ids[:length], values[:length], strict=True)
+            ]
+            for ids, values, length in zip(new_tokens.tolist(), table.tolist(), self.lengths.tolist(), strict=True)
+        ]
+
+
+def expand_seeds(seeds: Seeds | None, count: int) -> Tensor:
+    """One int64 seed for each of `count` sequences: an int counts up from itself, None starts at torch's seed.
+
+    Tensors and arrays count as the integer or the list that they hold.
+    """
+    if seeds is None:
+        seeds = torch.initial_seed() & (2**63 - 1)
+    given: Any = seeds.tolist() if hasattr(seeds, "tolist") else seeds
+    try:
+        if isinstance(given, Sequence):
+            values = [operator.index(seed) for seed in given]
+        else:
+            values = [operator.index(given) + row for row in range(count)]
+    except TypeError as error:
+        raise ValueError(f"noise seeds must be integers; got {seeds!r}") from error
+    if len(values) != count:
+        raise ValueError(f"{len(values)} noise seeds for {count} sequences; give one for each, or a single integer")
+    return torch.tensor([noise_key(value) for value in values], dtype=torch.int64)
+
+
+class StepRecorder:
+    """Collects the uncertainties of a running generate: logits from each forward, then the tokens chosen from them."""
+
+    def __init__(self, projections: list[NoisyProjection], config: NoiseConfig, seeds: Seeds | None) -> None:
+        self.projections, self.config, self.seeds = projections, config, seeds
+        self.noise: ParticleNoise | None = None
+        self.logits: Tensor | None = None  # [S, B, V] of the last forward
+        self.finished: Tensor | None = None  # bool [B]
+        self.lengths: Tensor | None = None  # int64 [B], tokens so far
+        self.steps: list[Tensor] = []  # [B, 8] each
+
+    def after_forward(self, model: PreTrainedModel, _: Any, kwargs: dict[str, Any], output: Any) -> None:
+        """Forward hook: run the weight samples of the last token beside the clean logits in `output`."""
+        cache = cache_of(model, output)
+        inputs = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
+        if self.noise is None:
+            self.noise = ParticleNoise(self.projections, self.config, expand_seeds(self.seeds, len(inputs)))
+        self.logits = output.logits[None, :, -1]
+        if self.noise.particles:
+            valid = _valid_columns(kwargs.get("attention_mask"), len(inputs), int(cache.get_seq_length()))
+            noisy = particle_logits(model, self.noise, cache, valid.to(inputs.device), inputs[:, -1:])
+            self.logits = torch.cat([self.logits, noisy[:, :, 0]])
+            if self.config.use_tfb_for_generation:
+                output.logits = mixture_logits(self.logits)[:, None]
+
+    def after_choice(self, tokens: Tensor, stopped: Tensor) -> None:
+        """Complete a step: `tokens` [B] were chosen, the sequences with `stopped` [B] end here."""
+        values = token_uncertainty(self.logits, tokens).stack()  # type: ignore[arg-type]
+        if self.finished is None or self.lengths is None:
+            self.finished, self.lengths = torch.zeros_like(stopped), torch.zeros_like(tokens)
+        self.steps.append(values.masked_fill(self.finished[:, None], torch.nan))
+        self.lengths = self.lengths + ~self.finished
+        self.finished = self.finished | stopped
+
+    def results(self) -> dict[str, Any]:
+        """The uncertainties and lengths of a generate call that is over.
+
+        Steps beyond the longest sequence are left out: where transformers reads late whether all sequences have ended,
+        it runs one step too many and takes its token back.
+        """
+        longest = int(self.lengths.max())  # type: ignore[union-attr]
+        table = torch.stack(self.steps[:longest], dim=1)
+        return {"uncertainties": TokenUncertainty(*table.unbind(-1)), "lengths": self.lengths}
+
+
+class RecordingCriteria(StoppingCriteriaList):
+    """The stopping criteria of a generate call, which see each new token first and know which sequences end."""
+
+    def __init__(self, criteria: StoppingCriteriaList, recorder: StepRecorder) -> None:
+        super().__init__(criteria)
+        self.recorder = recorder
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        stopped = super().__call__(input_ids, scores, **kwargs)
+        self.recorder.after_choice(input_ids[:, -1], stopped)
+        return stopped
+
+
+@contextmanager
+def _recording(model: PreTrainedModel, recorder: StepRecorder, embedded: int) -> Iterator[None]:
+    """Within the block, generate of `model` feeds the recorder. `embedded` tokens come as embeddings, not as ids."""
+    prepare = model._get_stopping_criteria  # the one place where all criteria of a call are together
+
+    def prepare_recording(generation_config: GenerationConfig, *args: Any, **kwargs: Any) -> RecordingCriteria:
+        if recorder.config.effective_samples > 1:
+            _check_window(model, generation_config.max_length + embedded)
+        return RecordingCriteria(prepare(generation_config, *args, **kwargs), recorder)
+
+    handle = model.register_forward_hook(recorder.after_forward, with_kwargs=True)
+    model._get_stopping_criteria = prepare_recording
+    try:
+        yield
+    finally:
+        del model._get_stopping_criteria
+        handle.remove()
+
+
+def generate_with_uncertainties(
+    model: PreTrainedModel,
+    generate: Callable[..., Any],
+    projections: list[NoisyProjection],
+    noise: NoiseConfig,
+    noise_seed: Seeds | None,
+    inputs: Tensor | None = None,
+    generation_config: GenerationConfig | None = None,
+    **kwargs: Any,
+) -> GenerateUncertaintyOutput:
+    """Run `generate`, that of the causal LM `model`, and add the uncertainties of the new tokens to its result.
+
+    The KV cache is always on and torch.compile off: the weight samples read the cache between the steps. The model is
+    hooked while this runs, so it must not run in two threads at once.
+    """
+    _check_mode(model, generation_config, kwargs)
+    if noise.effective_samples > 1:
+        _check_inputs(model, kwargs)
+    forced = {"return_dict_in_generate": True, "disable_compile": True, "use_cache": True}
+    if generation_config:  # transformers wants all options in one place
+        generation_config = copy.deepcopy(generation_config)
+        generation_config.update(**forced)
+        kwargs = {name: value for name, value in kwargs.items() if name not in forced}
+    else:
+        kwargs |= forced
+    recorder = StepRecorder(projections, noise, noise_seed)
+    embeddings, ids = kwargs.get("inputs_embeds"), kwargs.get("input_ids", inputs)
+    embedded = embeddings.shape[1] if embeddings is not None and ids is None else 0
+    with _recording(model, recorder, embedded):
+        output = generate(inputs, generation_config, **kwargs)
+    return GenerateUncertaintyOutput(**output, **recorder.results())
+
+
+def _check_mode(model: PreTrainedModel, config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
+    """ValueError unless the call is greedy search or sampling with one clean forward per step."""
+    settings = copy.deepcopy(config) if config else GenerationConfig()
+    settings.update(**model.generation_config.to_dict(), defaults_only=True)
+    settings.update(**kwargs)
+    mode = settings.get_generation_mode(kwargs.get("assistant_model"))
+    if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
+        raise ValueError(f"uncertainties come with greedy search and sampling; {mode.value} is not supported")
+    if settings.guidance_scale not in (None, 1) or kwargs.get("custom_generate"):
+        raise ValueError("uncertainties come without guidance_scale and custom_generate; leave them out")
+    if settings.token_healing:  # generates by itself, within this call, to replace the end of the prompt
+        raise ValueError("uncertainties come without token_healing; leave it out, or heal the prompts before the call")
+    offloaded = getattr(kwargs.get("past_key_values"), "offloading", False)
+    if offloaded or settings.cache_implementation not in _CACHES:
+        name = "offloaded" if offloaded else settings.cache_implementation
+        raise ValueError(f"weight samples cannot read a {name} KV cache; use cache_implementation dynamic or static")
+
+
+def _check_inputs(model: PreTrainedModel, kwargs: dict[str, Any]) -> None:
+    """ValueError if the noise-free pass is given something that the weight samples would not see."""
+    given = {name for name, value in kwargs.items() if value is not None}
+    if unseen := sorted(given & inspect.signature(model.forward).parameters.keys() - _SHARED_INPUTS):
+        raise ValueError(f"weight samples take no {unseen[0]}, which changes the noise-free pass; leave it out")
+
+
+def _check_window(model: PreTrainedModel, length: int) -> None:
+    """ValueError if a sequence of `length` tokens, padding included, may outgrow a sliding window."""
+    window = window_length(model.config)
+    if window is not None and length > window:
+        raise ValueError(
+            f"{length} tokens, prompt and new ones, may outgrow the sliding window of {window}, whose K/V the weight "
+            "samples need; lower max_new_tokens"
+        )
+
+
+def _valid_columns(attention_mask: Any, batch: int, columns: int) -> Tensor:
+    """Which cache columns hold tokens, bool [B, columns], from the attention mask of a forward call."""
+    if isinstance(attention_mask, dict):
+        attention_mask = attention_mask.get("full_attention", next(iter(attention_mask.values())))
+    if attention_mask is None:
+        return torch.ones(batch, columns, dtype=torch.bool)
+    if attention_mask.dim() == 4:  # made for a static cache: what the last token may see, bool or additive
+        attention_mask = attention_mask[:, 0, -1]
+        attention_mask = attention_mask if attention_mask.dtype == torch.bool else attention_mask == 0
+    return attention_mask[:, :columns].bool().expand(batch, -1)

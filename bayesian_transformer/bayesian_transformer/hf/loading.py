@@ -1,0 +1,60 @@
+"""Models and tokenizers for the command lines: whatever is wrong with them is one line that names option and file."""
+
+import json
+from pathlib import Path
+
+import click
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from ..model import NoisyModelMixin
+
+
+def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
+    """A model with noisy projections, in evaluation mode. ClickException if `path` holds something else."""
+    try:
+        torch.zeros(1, device=device).item()  # one without values, meta, is no use either
+    except (AssertionError, RuntimeError) as error:  # a torch without CUDA raises the former
+        raise click.ClickException(f"--device {device}: {_first_line(error)}") from error
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
+    except StrictDataclassError as error:
+        raise click.ClickException(f"--model-path {path}: config.json: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError) as error:
+        known = Path(path).is_dir()
+        reason = _first_line(error) if known else "no such folder, nor a model that was downloaded"
+        raise click.ClickException(f"--model-path {path}: {reason}") from error
+    if not isinstance(model, NoisyModelMixin):
+        raise click.ClickException(f"--model-path {path}: is no TFB model; convert it with convert_to_tfb.py")
+    try:
+        return model.to(device).eval()  # type: ignore[attr-defined]
+    except RuntimeError as error:  # it does not fit there
+        raise click.ClickException(f"--device {device}: {_first_line(error)}") from error
+
+
+def load_tokenizer(path: str, option: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, which `option` gave. ClickException if there is none or a file of it is damaged."""
+    folder = Path(path)
+    try:
+        for file in sorted(folder.glob("*token*.json")):
+            _check_file(file)
+        return AutoTokenizer.from_pretrained(path, local_files_only=folder.is_dir())
+    except (OSError, ValueError) as error:
+        advice = "copy the tokenizer's files of the base model there"
+        raise click.ClickException(f"{option} {path}: no usable tokenizer ({_first_line(error)}); {advice}") from error
+
+
+def _check_file(path: Path) -> None:
+    """ValueError if a JSON file of a tokenizer does not hold what transformers takes for granted."""
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path.name}: not valid JSON, {error}") from error
+    wanted = {"model", "added_tokens"} if path.name == "tokenizer.json" else set()
+    if not isinstance(value, dict) or not wanted <= value.keys():
+        raise ValueError(f"{path.name}: lacks what a tokenizer has")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0].rstrip(": ")

@@ -1,0 +1,222 @@
+"""Noisy weight samples in transformers: S - 1 particle rows per token, through the model's own forward.
+
+A particle row is the token at one position under one noisy weight sample. In every layer it attends to the noise-free
+cached K/V of the earlier positions and to its own k, v, which never enter that cache: `ParticleLayer` hands the model's
+attention the concatenation of both, and a mask keeps the particles of a call apart, so one softmax merges them exactly.
+Forward hooks add the noise to the outputs of the noisy projections. Generation and scoring share this code.
+"""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from ..layers import NOISE_KINDS, low_rank_noise, noise_width
+from ..noise import standard_normal
+from ..noise_config import NoiseConfig
+from .projections import NoisyProjection
+
+FULL_RANK_KINDS = ("std", "self-scaling")
+_DRAW_ELEMENTS = 1 << 21  # normals drawn at a time, to bound the temporaries of the generator
+
+
+@dataclass
+class ParticleNoise:
+    """The noise of one call: which layers, how strong, and one seed for each of the B sequences."""
+
+    projections: list[NoisyProjection]
+    config: NoiseConfig
+    seeds: Tensor  # int64 [B]
+    _draws: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def particles(self) -> int:
+        """Noisy samples per token, S - 1."""
+        return self.config.effective_samples - 1
+
+    @contextmanager
+    def applied(self, positions: Tensor) -> Iterator[None]:
+        """Within the block, projection outputs carry noise. Rows: sequences x `positions` [B, T] x noisy samples."""
+        with ExitStack() as stack:
+            for site, projection in enumerate(self.projections):
+                handle = projection.module.register_forward_hook(self._hook(site, projection, positions))
+                stack.callback(handle.remove)
+            if self.config.bayes_noise in NOISE_KINDS:
+                stack.callback(self._draws.clear)  # low-rank noise is new at each position, full-rank noise is not
+            yield
+
+    def _hook(self, site: int, projection: NoisyProjection, positions: Tensor):  # type: ignore[no-untyped-def]
+        def add_noise(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            rows, expected = args[0].shape[:-1].numel(), positions.numel() * self.particles
+            if rows != expected:  # latent attention expands the keys and values of earlier tokens again
+                raise ValueError(
+                    f"{projection.name} runs on {rows} rows where there are {expected} new ones, so it is not noisy "
+                    "token by token; leave it out of target_modules"
+                )
+            x = args[0].reshape(*positions.shape, self.particles, -1)
+            noise = self._low_rank if self.config.bayes_noise in NOISE_KINDS else self._full_rank
+            added = noise(site, projection, x, positions.to(x.device))
+            return (output.float() + added.reshape(output.shape)).to(output.dtype)
+
+        return add_noise
+
+    def _low_rank(self, site: int, projection: NoisyProjection, x: Tensor, positions: Tensor) -> Tensor:
+        """Noise for the rows x [B, T, S-1, in]. It is drawn for several layers at a time, to save small operations."""
+        kind, sigma = self.config.bayes_noise, self.config.bayes_sigma
+        if site not in self._draws:
+            widths = [noise_width(kind, p.basis, p.weight.shape[0]) for p in self.projections]
+            alike = [s for s in range(site, len(widths)) if widths[s] == widths[site]]
+            group = alike[: max(1, _DRAW_ELEMENTS // (x[..., 0].numel() * widths[site]))]
+            self._draws.update(zip(group, self._normal(group, positions, widths[site]), strict=True))
+        return low_rank_noise(x, projection.basis, self._draws.pop(site).to(x.device), sigma, kind)
+
+    def _full_rank(self, site: int, projection: NoisyProjection, x: Tensor, positions: Tensor) -> Tensor:
+        """x E^T with E ~ N(0, sigma^2) [out, in], times W for self-scaling: one E per seed and weight sample."""
+        if site not in self._draws:
+            weight = projection.weight
+            z = self._normal([site], torch.zeros_like(positions[:, :1]), weight.numel())[0, :, 0]
+            z = self.config.bayes_sigma * z.unflatten(-1, weight.shape)
+            self._draws[site] = z * weight.float() if self.config.bayes_noise == "self-scaling" else z
+        return torch.einsum("btsi,bsoi->btso", x.float(), self._draws[site])
+
+    def _normal(self, sites: list[int], positions: Tensor, width: int) -> Tensor:
+        """Standard normal noise, float32 [sites, B, T, S-1, width]."""
+        device = positions.device
+        return standard_normal(
+            self.seeds.to(device)[:, None, None],
+            positions[:, :, None],
+            torch.tensor(sites, device=device)[:, None, None, None],
+            torch.arange(1, self.particles + 1, device=device),
+            width,
+        )
+
+
+class ParticleLayer(CacheLayerMixin):
+    """One layer of clean K/V, seen read-only by particle rows: `update` returns clean prefix + own K/V, stores nothing.
+
+    keys, values: [B, heads, prefix, head_dim]. With `repeats` each sequence is expanded to that many batch rows.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, repeats: int = 1) -> None:
+        super().__init__()
+        self.prefix = keys.shape[-2]
+        self.keys, self.values, self.repeats = keys, values, repeats
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: the prefix is given."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        return self._merge(self.keys, key_states), self._merge(self.values, value_states)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.prefix + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.prefix
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def _merge(self, clean: Tensor, own: Tensor) -> Tensor:
+        expanded = clean if self.repeats == 1 else clean.repeat_interleave(self.repeats, dim=0)
+        return torch.cat([expanded, own], dim=-2)
+
+
+def cache_of(model: nn.Module, output: Any) -> Cache:
+    """The KV cache that a forward of `model` returned; ValueError if there is none."""
+    cache = output.get("past_key_values")
+    if cache is None:
+        raise ValueError(f"{type(model).__name__} returns no K/V of each token, to which weight samples attend")
+    return cache
+
+
+def _clean_prefix(cache: Cache, prefix: int, columns: int, repeats: int = 1) -> Cache:
+    """A read-only view of the first `prefix` columns of a cache that must still hold all its `columns`."""
+    for layer in cache.layers:
+        if not isinstance(getattr(layer, "keys", None), Tensor) or layer.keys.shape[-2] < columns:
+            raise ValueError(
+                f"{type(layer).__name__} does not keep the K/V of all {columns} tokens (a sliding window that is full, "
+                "a quantised or a linear-attention cache); weight samples need a dynamic or static cache"
+            )
+    return Cache([ParticleLayer(la.keys[:, :, :prefix], la.values[:, :, :prefix], repeats) for la in cache.layers])
+
+
+@torch.no_grad()
+def particle_logits(
+    model: PreTrainedModel, noise: ParticleNoise, cache: Cache, valid: Tensor, inputs: Tensor
+) -> Tensor:
+    """Logits of the noisy weight samples of the last T tokens in the cache, [S-1, B, T, V].
+
+    Args:
+        model: a causal LM of transformers; its plain forward is noise-free.
+        cache: noise-free K/V; it is read only.
+        valid: bool [B, columns], which of the first `columns` columns of the cache hold tokens rather than padding.
+        inputs: the tokens of the last T of these columns, int64 ids [B, T] or embeddings [B, T, hidden].
+    """
+    positions = (valid.long().cumsum(-1) - 1).clamp_min(0)[:, -inputs.shape[1] :]
+    if model._supports_attention_backend:
+        return _parallel_logits(model, noise, cache, valid, inputs, positions)
+    columns = valid.shape[1]
+    steps = [
+        _expanded_logits(model, noise, cache, valid[:, : column + 1], inputs[:, [t]], positions[:, [t]])
+        for t, column in enumerate(range(columns - inputs.shape[1], columns))
+    ]
+    return torch.cat(steps, dim=2)
+
+
+def _parallel_logits(
+    model: PreTrainedModel, noise: ParticleNoise, cache: Cache, valid: Tensor, inputs: Tensor, positions: Tensor
+) -> Tensor:
+    """All rows as one chunk of T * (S-1) new tokens per sequence, kept apart by a four-dimensional mask."""
+    if model.config._attn_implementation not in ("sdpa", "eager"):
+        raise ValueError(
+            f"attention {model.config._attn_implementation} takes no mask per row; load the model with "
+            'attn_implementation="sdpa" or "eager"'
+        )
+    columns, samples = valid.shape[1], noise.particles
+    prefix = columns - 1  # the last token is no other's prefix
+    own_column = torch.arange(columns - inputs.shape[1], columns, device=valid.device).repeat_interleave(samples)
+    earlier = torch.arange(prefix, device=valid.device) < own_column[:, None]
+    own = torch.eye(len(own_column), dtype=torch.bool, device=valid.device).expand(len(valid), -1, -1)
+    visible = torch.cat([earlier & valid[:, None, :prefix], own], dim=-1)
+    mask = torch.zeros(visible.shape, dtype=model.dtype, device=valid.device)
+    mask = mask.masked_fill_(~visible, torch.finfo(model.dtype).min).unsqueeze(1)
+    with noise.applied(positions):
+        output = model.forward(  # not __call__, which would run the hooks that generation sets on the clean forward
+            **_token_argument(inputs.repeat_interleave(samples, dim=1)),
+            attention_mask=mask,
+            position_ids=positions.repeat_interleave(samples, dim=1),
+            past_key_values=_clean_prefix(cache, prefix, columns),
+            use_cache=True,
+            return_dict=True,
+        )
+    return output.logits.unflatten(1, (-1, samples)).permute(2, 0, 1, 3)
+
+
+def _expanded_logits(
+    model: PreTrainedModel, noise: ParticleNoise, cache: Cache, valid: Tensor, inputs: Tensor, positions: Tensor
+) -> Tensor:
+    """One token per sequence, its S - 1 rows as a batch: for architectures with masks of their own (ALiBi and such)."""
+    columns, samples = valid.shape[1], noise.particles
+    arguments = {"attention_mask": valid.long(), "position_ids": positions, **_token_argument(inputs)}
+    accepted = inspect.signature(model.forward).parameters
+    rows = {name: t.repeat_interleave(samples, dim=0) for name, t in arguments.items() if name in accepted}
+    with noise.applied(positions):
+        output = model.forward(
+            **rows,
+            past_key_values=_clean_prefix(cache, columns - 1, columns, repeats=samples),
+            use_cache=True,
+            return_dict=True,
+        )
+    return output.logits.unflatten(0, (-1, samples)).transpose(0, 1)
+
+
+def _token_argument(inputs: Tensor) -> dict[str, Tensor]:
+    return {"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs}

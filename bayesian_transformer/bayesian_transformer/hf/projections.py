@@ -1,0 +1,71 @@
+"""The linear layers of a transformers model that carry noise, and their basis vectors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from ..checkpoint import BASIS, check_weight
+from ..layers import basis_vectors, check_basis
+
+
+@dataclass(frozen=True)
+class NoisyProjection:
+    """A linear layer that carries noise; its index in model order is the noise site."""
+
+    name: str
+    module: nn.Module
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight as [out, in]; the Conv1D of GPT-2 stores the transpose."""
+        return self.module.weight.T if isinstance(self.module, Conv1D) else self.module.weight  # type: ignore[union-attr,return-value]
+
+    @property
+    def basis(self) -> Tensor:
+        return getattr(self.module, BASIS)
+
+    def check_weight(self) -> None:
+        """ValueError that names the weight if it is quantised or holds a value that is not finite."""
+        check_weight(f"{self.name}.weight", self.weight)
+
+    def attach_basis(self, rank: int, kind: str) -> None:
+        """Give the module a basis buffer of zeros (no noise), [out, rank] for right and [in, rank] for left."""
+        self.module.register_buffer(BASIS, self.weight.new_zeros(self._basis_shape(rank, kind)))
+
+    def compute_basis(self, basis_idx: Sequence[int], kind: str) -> None:
+        """Fill the basis with singular vectors of the weight as it is now."""
+        self.check_weight()
+        try:
+            vectors = basis_vectors(self.weight.detach(), basis_idx, kind)
+        except ValueError as error:
+            raise ValueError(f"{self.name}.weight: {error}; choose a smaller rank") from error
+        self.module.register_buffer(BASIS, vectors)
+
+    def set_basis(self, basis: Mapping[str, Tensor], rank: int, kind: str) -> None:
+        """Take the basis from a checkpoint's tensors; ValueError names it if it is missing or wrong."""
+        name = f"{self.name}.{BASIS}"
+        if name not in basis:
+            raise ValueError(f"{name}: missing among the basis vectors; give those of a model of this architecture")
+        check_basis(name, basis[name], self._basis_shape(rank, kind))
+        self.module.register_buffer(BASIS, basis[name].to(self.weight))
+
+    def check_basis(self, rank: int, kind: str) -> None:
+        """ValueError that names the tensor if the basis has a wrong shape, dtype or value."""
+        check_basis(f"{self.name}.{BASIS}", self.basis, self._basis_shape(rank, kind))
+
+    def _basis_shape(self, rank: int, kind: str) -> tuple[int, int]:
+        return self.weight.shape[0 if kind == "right" else 1], rank
+
+
+def find_projections(model: nn.Module, targets: Sequence[str]) -> list[NoisyProjection]:
+    """The linear layers of `model` whose last name is one of `targets`, in model order. ValueError if one is absent."""
+    found = [NoisyProjection(name, m) for name, m in model.named_modules() if name.rpartition(".")[2] in targets]
+    absent = set(targets) - {projection.name.rpartition(".")[2] for projection in found}
+    if absent or not found:
+        raise ValueError(f"{type(model).__name__} has no module called {', '.join(sorted(absent)) or '(none given)'}")
+    for projection in found:
+        if not isinstance(projection.module, nn.Linear | Conv1D):
+            raise ValueError(f"target module {projection.name} is a {type(projection.module).__name__}, not linear")
+    return found

@@ -1,0 +1,220 @@
+"""The results of the run scripts: their folders, their records, and what makes two runs the same.
+
+    {root}/{model}_results_vllm_pg/{dataset}/seed{seed}/greedy_unc/batch_results_{start}_{end}.jsonl
+    {root}/inference_scaling/{model}_results_vllm_pg/{dataset}/seed{seed}/p{n}/single_greedy_unc/{question_id}.json
+
+All uncertainties are in nats. A value that is not finite is stored as null.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .files import iter_jsonl
+from .problems import answer_text, problem_text, question_id, unique_id
+from .quantities import FIELDS
+
+# Short names of the published models, folders under $MODEL_BASE_DIR.
+MODELS = {
+    "llama1b": "TFB-Llama3.2-1B-Instruct",
+    "llama8b": "TFB-Meta-Llama-3.1-8B-Instruct",
+    "qwen3b": "TFB-Qwen2.5-3B-Instruct",
+}
+# Short names of the data sets that are stored under another file stem.
+DATASETS = {"gsm8k": "gsm8k_test", "leg_counting": "leg-counting"}
+
+SCALING_RESPONSES = 512  # per problem, in the published experiments
+SCHEMA_VERSION = 1
+SETTINGS_FILE = "settings.json"
+PARTS = "batch_results_*.jsonl"  # the files of greedy results in a folder
+
+# Everything that decides the numbers of a run. Results are only comparable where these agree (but for the seed).
+SETTINGS = (
+    "schema_version", "model", "weights_digest", "dataset", "prompt_digest", "seed", "num_samples", "bayes_sigma",
+    "bayes_noise", "rank", "use_tfb_for_generation", "temperature", "max_tokens", "engine_args",
+)  # fmt: skip
+_OF_GREEDY_RECORD = ("seed", "num_samples", "bayes_sigma", "model", "schema_version")
+
+
+def model_name(name_or_path: str) -> str:
+    """The name of a model in result paths: the last part of its path; a short name becomes what it stands for.
+
+    The same whether a person gives the short name or a path that ends in it.
+    """
+    name = Path(name_or_path).absolute().name
+    return MODELS.get(name, name)
+
+
+def dataset_name(name_or_path: str) -> str:
+    """The name of a data set in result paths: the stem of its file; a short name becomes what it stands for."""
+    stem = Path(name_or_path).name.removesuffix(".jsonl")
+    return DATASETS.get(stem, stem)
+
+
+def greedy_dir(root: Path, model: str, dataset: str, seed: int) -> Path:
+    """Folder of the greedy results of one model, data set and seed."""
+    return root / f"{model}_results_vllm_pg" / dataset / f"seed{seed}" / "greedy_unc"
+
+
+def greedy_path(root: Path, model: str, dataset: str, seed: int, start: int, end: int) -> Path:
+    """File of the greedy results for problems [start, end)."""
+    return greedy_dir(root, model, dataset, seed) / f"batch_results_{start}_{end}.jsonl"
+
+
+def scaling_dir(root: Path, model: str, dataset: str, seed: int, n: int) -> Path:
+    """Folder of the files with n responses per problem."""
+    base = root / "inference_scaling" / f"{model}_results_vllm_pg" / dataset
+    return base / f"seed{seed}" / f"p{n}" / "single_greedy_unc"
+
+
+def read_greedy(folder: Path) -> list[dict[str, Any]]:
+    """All greedy records of a folder, the first of each question id; a torn last line is left out.
+
+    FileNotFoundError if the folder has no results, ValueError for a record that is not of this schema and for two of
+    one question id that answer another prompt, were made with other settings or name another gold answer.
+    """
+    paths = sorted(folder.glob(PARTS))
+    if not paths:
+        raise FileNotFoundError(f"{folder}: no {PARTS} here; run greedy_unc_single_batch_refine.py first")
+    records: dict[str, dict[str, Any]] = {}
+    origins: dict[str, Path] = {}
+    for path in paths:
+        for record in greedy_records(path):
+            name = question_id(record)
+            first, origin = records.setdefault(name, record), origins.setdefault(name, path)
+            for key in ("formatted_prompt", "answer", *_OF_GREEDY_RECORD):
+                if record.get(key) != first.get(key):
+                    raise ValueError(f"{path}: {name} has another {key} than in {origin.name}; move one of them away")
+    return list(records.values())
+
+
+def greedy_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of one greedy results file, checked for their schema and for arrays as long as the response."""
+    for number, record in enumerate(iter_jsonl(path, torn_end=True), start=1):
+        _check_greedy_record(f"{path}: record {number}", record)
+        yield record
+
+
+def _check_greedy_record(where: str, record: Mapping[str, Any]) -> None:
+    if record.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(
+            f"{where} has schema_version {record.get('schema_version')!r}, this program reads {SCHEMA_VERSION}; "
+            "move the file away"
+        )
+    try:
+        where += f" ({question_id(record)})"
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    lengths = {}
+    for name in ("token_ids", *FIELDS):
+        if not isinstance(record.get(name), list):
+            raise ValueError(f"{where}: {name!r} is not a list; remove the record, and run again to make it anew")
+        lengths[name] = len(record[name])
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"{where} has arrays of unequal length {lengths}")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A JSON object from `path`; ValueError, naming the file, if it holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); move it away") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object; move it away")
+    return value
+
+
+def check_same(where: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """ValueError, naming the first key that differs or is absent, unless `found` has all of `wanted`."""
+    for key, value in wanted.items():
+        if key not in found or found[key] != value:
+            made = f"made with {key} {found[key]!r}" if key in found else f"does not say its {key}"
+            raise ValueError(
+                f"{where}: {made}, this run has {value!r}; "
+                "use the same settings, another --output-dir, or move the old results away"
+            )
+
+
+def token_arrays(completion: Any) -> dict[str, list[float]]:
+    """The eight per-token quantities of a vLLM completion as lists, in generation order.
+
+    Values have 9 significant digits, which is all of a float32 and half of what a float64 prints.
+    ValueError if the completion carries no uncertainties or not one for every token.
+    """
+    uncertainties = getattr(completion, "uncertainties", None)
+    token_ids = completion.token_ids
+    if uncertainties is None:
+        raise ValueError("vLLM returned no uncertainties; is bayesian_transformer installed where vLLM runs?")
+    if len(uncertainties) != len(token_ids):
+        raise ValueError(f"vLLM returned {len(uncertainties)} uncertainties for {len(token_ids)} tokens")
+    rows = [entry[token_id].row() for entry, token_id in zip(uncertainties, token_ids, strict=True)]
+    return {name: [float(f"{row[column]:.9g}") for row in rows] for column, name in enumerate(FIELDS)}
+
+
+def greedy_record(
+    problem: Mapping[str, Any], prompt: str, completion: Any, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One line of a greedy results file."""
+    return {
+        "unique_id": unique_id(problem),
+        "problem": problem_text(problem),
+        "answer": answer_text(problem),
+        "formatted_prompt": prompt,
+        "level": problem.get("level"),
+        "text": completion.text,
+        "token_ids": list(completion.token_ids),
+        "finish_reason": completion.finish_reason,
+        **{key: settings[key] for key in _OF_GREEDY_RECORD},
+        **token_arrays(completion),
+    }
+
+
+def response_record(completion: Any, per_token: bool = False) -> dict[str, Any]:
+    """One response in the published schema, plus its length, end, further scores and, if asked, per-token arrays.
+
+    tu, au, eu, ll are sums over the tokens, ntu, nau, neu means; nll is the mean log-probability, not negated, as in
+    the published files. `scores` holds means. Means over no token at all are null.
+    """
+    arrays = token_arrays(completion)
+    record = {
+        "text": completion.text,
+        "uncertainties": {
+            "nau": _mean(arrays["aleatoric"]),
+            "ntu": _mean(arrays["total"]),
+            "neu": _mean(arrays["epistemic"]),
+            "au": sum(arrays["aleatoric"]),
+            "tu": sum(arrays["total"]),
+            "eu": sum(arrays["epistemic"]),
+        },
+        "logprobs": {"nll": _mean(arrays["logprob"]), "ll": sum(arrays["logprob"])},
+        "scores": {
+            "ce": _mean(arrays["self_certainty"]),
+            "dc": _mean(arrays["confidence"]),
+            "entropy": _mean(arrays["entropy"]),
+            "bir": _mean(arrays["implicit_reward"]),
+        },
+        "token_count": len(completion.token_ids),
+        "finish_reason": completion.finish_reason,
+    }
+    return record | {"token_ids": list(completion.token_ids), **arrays} if per_token else record
+
+
+def scaling_record(
+    problem: Mapping[str, Any], prompt: str, responses: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of a problem's scaling file: the published schema plus where it came from."""
+    return {
+        "prompt": prompt,
+        "outputs": list(responses),
+        "unique_id": unique_id(problem),
+        "problem": problem_text(problem),
+        "answer": answer_text(problem),
+        "level": problem.get("level"),
+        **settings,
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,74 @@
+"""Registers the TFB models with transformers when transformers is there, without importing it.
+
+transformers takes seconds to import and torch half a gigabyte, which a grading worker or `tokur --help` does without.
+So our modules that put something into a registry of transformers are imported when that registry has been, by whoever
+wants it. Whichever of the two packages a program imports first, transformers knows the TFB models afterwards.
+
+The imports of both packages are circular in places. Ours therefore wait until no module of either is half imported.
+"""
+
+import importlib
+import sys
+import threading
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import ModuleType
+
+# Each module of transformers that keeps a registry, and the module of ours that fills it when it is imported.
+_REGISTRARS = {
+    "transformers.models.auto.configuration_auto": "bayesian_transformer.config",
+    "transformers.models.auto.tokenization_auto": "bayesian_transformer.hf.tokenizers",
+    "transformers.models.auto.modeling_auto": "bayesian_transformer.vllm_models.tfb_llama",
+}
+
+
+class _Progress(threading.local):
+    """The imports of one thread."""
+
+    depth = 0  # modules of both packages that are half imported
+    waiting: tuple[str, ...] = ()  # our modules, to be imported when none is
+
+
+class _Watcher(MetaPathFinder):
+    """Finds modules of both packages as the other finders do, and watches them run."""
+
+    def __init__(self) -> None:
+        self._progress = _Progress()
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if not name.startswith(("transformers.", "bayesian_transformer.")):
+            return None
+        found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next((spec for spec in found if spec is not None), None)
+        # A source loader belongs to one module, so replacing its method touches no other.
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader.exec_module = self._watched(name, spec.loader)  # type: ignore[method-assign]
+        return spec
+
+    def _watched(self, name: str, loader: SourceFileLoader):  # type: ignore[no-untyped-def]
+        run, progress = loader.exec_module, self._progress
+
+        def exec_module(module: ModuleType) -> None:
+            progress.depth += 1
+            try:
+                run(module)
+            finally:
+                progress.depth -= 1
+            if name in _REGISTRARS:
+                progress.waiting += (_REGISTRARS[name],)
+            if not progress.depth:
+                waiting, progress.waiting = progress.waiting, ()
+                for registrar in waiting:
+                    importlib.import_module(registrar)
+
+        return exec_module
+
+
+def register_with_transformers() -> None:
+    """Register now what can be, and the rest when transformers loads it. Safe to call again."""
+    for registry, registrar in _REGISTRARS.items():
+        if registry in sys.modules:
+            importlib.import_module(registrar)
+    if not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Watcher())

@@ -1,0 +1,99 @@
+"""Which code computes: Triton on a GPU, C++ on a CPU, else the plain torch formulas. The one place that chooses.
+
+    plain.py                      noise and attention in plain torch; the statistics are in ../../uncertainty.py
+    cpp.py with cpp/              C++, compiled at the first start of an engine
+    triton_noise.py, triton_statistics.py with triton_statistics_device.py, triton_merge.py
+
+TOKUR_KERNELS=plain leaves out all kernels of ours, on a CPU and on a GPU. TOKUR_CPU_KERNELS=0 is its older name.
+"""
+
+import functools
+import importlib.util
+import os
+from collections.abc import Callable
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from ... import uncertainty
+from ...uncertainty import TokenUncertainty
+from . import cpp, plain
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+MODES = ("auto", "plain")
+
+
+@functools.cache
+def mode() -> str:
+    """What TOKUR_KERNELS asks for; ValueError if it is not one of MODES."""
+    asked = os.environ.get("TOKUR_KERNELS", "auto")
+    if asked not in MODES:
+        raise ValueError(f"TOKUR_KERNELS must be one of {', '.join(MODES)}; got {asked!r}")
+    return "plain" if os.environ.get("TOKUR_CPU_KERNELS") == "0" else asked
+
+
+def prepare() -> None:
+    """Compile the C++ kernels now rather than in the first request, if they are wanted and there is no GPU."""
+    if mode() == "auto" and not torch.cuda.is_available():
+        cpp.library()
+
+
+def noise_functions(*tensors: Tensor) -> ModuleType:
+    """The module whose draw_noise, add_right_noise and add_left_noise are the best for these tensors."""
+    if _use_triton(tensors[0]):
+        from . import triton_noise  # imported where it can work only
+
+        return triton_noise
+    return cpp if _use_cpp(*tensors) else plain
+
+
+def attention_function(query: Tensor, key: Tensor, value: Tensor, cache: Tensor, output: Tensor) -> Callable[..., None]:
+    """`plain.attend` by the best means at hand, for tensors like these on a CPU."""
+    is_fast = mode() == "auto" and cpp.supports_attention(query, key, value, cache, output)
+    return cpp.attend if is_fast else plain.attend
+
+
+def merge_own_token(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    prefix_out: Tensor,
+    prefix_lse: Tensor,
+    lengths: Tensor,
+    scale: float,
+    output: Tensor,
+) -> None:
+    """`plain.merge_own_token` by the best means at hand."""
+    merge = plain.merge_own_token
+    if _use_triton(query):
+        from .triton_merge import merge
+    merge(query, key, value, prefix_out, prefix_lse, lengths, scale, output)
+
+
+def token_uncertainty(logits: Tensor, token_ids: Tensor | None = None) -> TokenUncertainty:
+    """`uncertainty.token_uncertainty` by the best means at hand."""
+    if _use_triton(logits):
+        from .triton_statistics import fused_token_uncertainty
+
+        return fused_token_uncertainty(logits, token_ids)
+    if _use_cpp(logits):
+        return cpp.token_uncertainty(logits, token_ids)
+    return uncertainty.token_uncertainty(logits, token_ids)
+
+
+def mixture_logits(logits: Tensor) -> Tensor:
+    """`uncertainty.mixture_logits` by the best means at hand."""
+    if not _use_triton(logits):
+        return uncertainty.mixture_logits(logits)
+    from .triton_statistics import fused_mixture_logits
+
+    return fused_mixture_logits(logits)
+
+
+def _use_triton(tensor: Tensor) -> bool:
+    return HAS_TRITON and tensor.is_cuda and mode() == "auto"
+
+
+def _use_cpp(*tensors: Tensor) -> bool:
+    return mode() == "auto" and cpp.supports(*tensors)

@@ -1,0 +1,125 @@
+"""The plain torch formulas of the particle rows' noise and attention, which the kernels compute faster.
+
+Those of the statistics are in ../../uncertainty.py.
+
+Row (s - 1) * B + b of P = (S - 1) * B particle rows is weight sample s of request b.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...noise import PROJECTIONS, site_index, standard_normal
+
+Pair = tuple[int, int]  # of the q and the v part
+
+
+def draw_noise(out: Tensor, seeds: Tensor, positions: Tensor) -> None:
+    """Fill `out` [layers, P, 2, width], float32, with the right noise of all layers; seeds, positions: int64 [B]."""
+    layers, rows, projections, width = out.shape
+    sites = torch.arange(layers * projections, device=out.device).view(layers, 1, projections)
+    seed, position, sample = (t[:, None] for t in _row_counters(seeds, positions, rows))
+    out.copy_(standard_normal(seed, position, sites, sample, width))
+
+
+def add_right_noise(qkv: Tensor, x: Tensor, basis: Tensor, z: Tensor, sigma: float, sizes: Pair) -> None:
+    """Perturb the q and v parts of `qkv` in place: += sigma * ||x||_2 * basis @ z, computed in float32.
+
+    Args:
+        qkv: [P, q + k + v]; x: [P, hidden].
+        basis: [2 * rank, q + k + v], the q basis over the v basis, zero elsewhere.
+        z: float32 [P, 2 * rank].
+        sizes: widths of the q and v parts, which this function does not need.
+    """
+    scale = sigma * torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
+    qkv.add_((scale * z) @ basis.float())
+
+
+def add_left_noise(
+    qkv: Tensor, scale: Tensor, seeds: Tensor, positions: Tensor, layer: int, sizes: Pair, starts: Pair
+) -> None:
+    """Perturb the q and v parts of `qkv` [P, q + k + v] in place: += scale * z, z drawn here, one value per output.
+
+    Args:
+        scale: float32 [P, 2].
+        seeds, positions: int64 [B].
+        sizes: widths of the q and v parts.
+        starts: index of each part's first output within the whole projection (a tensor-parallel rank has a share).
+    """
+    seed, position, sample = _row_counters(seeds, positions, len(qkv))
+    parts = (qkv[:, : sizes[0]], qkv[:, -sizes[1] :])
+    for projection, part in zip(range(len(PROJECTIONS)), parts, strict=True):
+        site = torch.tensor(site_index(layer, projection), device=qkv.device)
+        z = standard_normal(seed, position, site, sample, sizes[projection], starts[projection])
+        part += scale[:, projection, None] * z
+
+
+def _row_counters(seeds: Tensor, positions: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise seed, position and weight sample of each particle row, int64 [P]."""
+    samples = rows // len(seeds)
+    sample = torch.arange(1, samples + 1, device=seeds.device).repeat_interleave(len(seeds))
+    return seeds.repeat(samples), positions.repeat(samples), sample
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cache: Tensor,
+    block_table: Tensor,
+    seq_lens: Tensor,
+    packing: Any,
+    scale: float,
+    output: Tensor,
+) -> None:
+    """Attention of the particle rows in float32, request by request.
+
+    Args:
+        query, output: [P, heads, D]; key, value: [P, KV heads, D]. Row (s - 1) * B + b is weight sample s of request b.
+        cache: [blocks, KV heads, block size, 2 * D], packed.
+        block_table: int [B, blocks per request]; seq_lens: int [B], the current token included.
+        packing: how the numbers lie in a block, a CachePacking.
+        scale: factor of the scores.
+    """
+    requests, heads = len(seq_lens), cache.shape[1]
+    packed = cache.view(*cache.shape[:2], 2, -1)
+    for request, length in enumerate((seq_lens - 1).tolist()):  # of the prefix
+        blocks = block_table[request, : -(-length // packing.block_size)].long()
+        keys, values = packing.unpack(packed[blocks])
+        # [KV heads, samples, query heads per KV head, D]
+        q, own_key, own_value = (
+            rows[request::requests].float().unflatten(1, (heads, -1)).transpose(0, 1) for rows in (query, key, value)
+        )
+        q = q * scale
+        scores = (q.flatten(1, 2) @ keys[..., :length]).unflatten(1, q.shape[1:3])
+        weights = torch.cat([scores, (q * own_key).sum(-1, keepdim=True)], dim=-1).softmax(-1)
+        out = (weights[..., :-1].flatten(1, 2) @ values[:, :length]).view(q.shape) + weights[..., -1:] * own_value
+        output[request::requests] = out.transpose(0, 1).flatten(1, 2).to(output.dtype)
+
+
+def merge_own_token(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    prefix_out: Tensor,
+    prefix_lse: Tensor,
+    lengths: Tensor,
+    scale: float,
+    output: Tensor,
+) -> None:
+    """Add each row's own token to its attention over the prefix, in float32.
+
+    Args:
+        query, prefix_out: [samples, B, KV heads, G, D].
+        key, value: [samples, B, KV heads, D].
+        prefix_lse: float32 [samples, B, KV heads, G], natural logarithm.
+        lengths: int [B]; where it is 0, `prefix_out` and `prefix_lse` may hold anything, NaN included.
+        scale: factor of the scores.
+        output: [samples, B, KV heads, G, D], written.
+    """
+    own_score = scale * (query.float() * key.float().unsqueeze(-2)).sum(-1)
+    value = value.float().unsqueeze(-2)
+    difference = (prefix_lse.float() - own_score).unsqueeze(-1)
+    merged = difference.sigmoid() * prefix_out.float() + (-difference).sigmoid() * value
+    output.copy_(torch.where((lengths > 0)[:, None, None, None], merged, value))

@@ -1,0 +1,102 @@
+"""Mixin that turns one of vLLM's decoder models into its TFB variant."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.config import VllmConfig
+from vllm.model_executor.models.utils import extract_layer_index
+
+from ..layers import check_basis
+from ..noise import PROJECTIONS
+from ..noise_config import NoiseConfig
+from .attention import install
+from .kernels import mixture_logits
+from .particles import Particles, QKVNoise, perturb_output
+
+_BASIS_SUFFIX = ".basis_vectors"
+
+
+class TFBModelMixin:
+    """Put before a vLLM `...ForCausalLM` whose layers have `self_attn.qkv_proj` and `self_attn.attn`."""
+
+    model: Any
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
+        noise = NoiseConfig.from_model_config(vllm_config.model_config.hf_config)
+        max_requests = vllm_config.scheduler_config.max_num_seqs
+        device = vllm_config.device_config.device
+        self.particles = Particles(noise, len(self.model.layers), max_requests, device)
+        self._qkv_noise: dict[str, QKVNoise] = {}
+        for layer in self.model.layers:
+            attention = layer.self_attn.attn
+            index = extract_layer_index(attention.layer_name)
+            attention.qkv_noise = QKVNoise(layer.self_attn.qkv_proj, index, self.particles)
+            self._qkv_noise[f"model.layers.{index}.self_attn"] = attention.qkv_noise
+            if self.particles.per_request:
+                layer.self_attn.qkv_proj.register_forward_hook(perturb_output(attention.layer_name))
+                install(attention, self.particles)
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """Final hidden states [T + P, hidden]: the ordinary rows first, then the particle rows."""
+        if self.particles.per_request:
+            embeddings = self.embed_input_ids(input_ids) if inputs_embeds is None else inputs_embeds  # type: ignore
+            # Outside the compiled decoder, which then sees one dynamic dimension.
+            inputs_embeds, positions = self.particles.begin(embeddings, positions)
+            input_ids = None
+        return super().forward(input_ids, positions, intermediate_tensors, inputs_embeds)  # type: ignore[misc]
+
+    def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
+        """Logits of `hidden_states` [B, hidden]; the first call after a forward adds the particle rows' to the matmul.
+
+        `particles.logits` then holds the raw logits of all samples [S, B, V] until the tokens are sampled. What is
+        returned, for sampling, is a copy, because the sampler edits its logits in place.
+        """
+        particles, requests = self.particles, hidden_states.shape[0]
+        if particles.hidden is None:  # prompt log-probabilities ask again
+            return super().compute_logits(hidden_states)  # type: ignore[misc]
+        rows, particles.hidden = particles.hidden, None
+        if particles.per_request:  # a padded batch has particle rows of requests that do not exist
+            rows = rows.unflatten(0, (particles.per_request, -1))[:, :requests].flatten(0, 1)
+            hidden_states = torch.cat([hidden_states, rows])
+        logits = super().compute_logits(hidden_states)  # type: ignore[misc]
+        if logits is None:  # a tensor-parallel rank that does not sample
+            return None
+        particles.logits = logits.unflatten(0, (-1, requests))
+        if particles.noise.use_tfb_for_generation:
+            return mixture_logits(particles.logits)
+        return particles.logits[0].clone()
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Load the checkpoint; the stock loader gets everything but the basis vectors."""
+        basis_names: set[str] = set()
+
+        def base_weights() -> Iterable[tuple[str, Tensor]]:
+            for name, tensor in weights:
+                if name.endswith(_BASIS_SUFFIX):
+                    self._load_basis(name, tensor)
+                    basis_names.add(name)
+                else:
+                    yield name, tensor
+
+        loaded = super().load_weights(base_weights())  # type: ignore[misc]
+        expected = {f"{block}.{p}{_BASIS_SUFFIX}" for block in self._qkv_noise for p in PROJECTIONS}
+        if missing := sorted(expected - basis_names):
+            raise ValueError(f"{missing[0]} is not in the checkpoint ({len(missing)} missing); convert the model again")
+        return loaded | {f"{block}.qkv_proj{_BASIS_SUFFIX}" for block in self._qkv_noise}
+
+    def _load_basis(self, name: str, tensor: Tensor) -> None:
+        block, _, projection = name.removesuffix(_BASIS_SUFFIX).rpartition(".")
+        if block not in self._qkv_noise or projection not in PROJECTIONS:
+            raise ValueError(f"{name}: this model has no such projection; convert the model again")
+        noise, index = self._qkv_noise[block], PROJECTIONS.index(projection)
+        check_basis(name, tensor, noise.checkpoint_shape(index))
+        noise.load(index, tensor)

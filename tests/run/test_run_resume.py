@@ -1,0 +1,228 @@
+"""What the run scripts take for finished, and whose results they refuse to join."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from bayesian_transformer.checkpoint import weights_digest
+from bayesian_transformer.files import write_json
+from bayesian_transformer.results import SETTINGS, check_same, read_greedy
+from run.utils.locks import one_setting, sole_writer
+from tests.helpers.run_scripts import (
+    PROBLEMS,
+    FakeEngine,
+    by_id,
+    greedy,
+    greedy_folder,
+    install_fake,
+    only_line,
+    save_model,
+    scaling,
+    scaling_folder,
+    write_rows,
+    write_sums,
+)
+
+Script = Callable[..., Result]
+Fake = Callable[..., FakeEngine]
+BOTH = pytest.mark.parametrize("script", [greedy, scaling])
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_model(tmp_path / "TFB-tiny")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    return write_sums(tmp_path)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    pytest.importorskip("vllm")
+    return partial(install_fake, monkeypatch)
+
+
+def stored(dataset: Path) -> dict[Path, str]:
+    return {path: path.read_text() for path in dataset.parent.joinpath("results").rglob("[!.]*.json*")}
+
+
+def lines(dataset: Path) -> dict[str, list[str]]:
+    """The ids in each greedy part, sorted."""
+    return {
+        part.name: sorted(json.loads(line)["unique_id"] for line in part.read_text().splitlines())
+        for part in greedy_folder(dataset).glob("batch*")
+    }
+
+
+@BOTH
+@pytest.mark.parametrize("part", [["--dataset-start", "2"], []])
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--num-samples", "2"], "num_samples 3, this run has 2"),
+        (["--max-tokens", "9"], "max_tokens 2048, this run has 9"),
+        (["--system-prompt-file", "SYSTEM"], "made with prompt_digest '"),
+    ],
+)
+def test_other_settings_are_refused_for_other_problems_too(
+    script: Script, part: list[str], options: list[str], named: str, model: Path, dataset: Path, fake: Fake
+) -> None:
+    (dataset.parent / "system.txt").write_text("Be brief.")
+    options = [str(dataset.parent / "system.txt") if word == "SYSTEM" else word for word in options]
+    fake()
+    assert script(model, dataset, "--dataset-end", "2").exit_code == 0
+    before = stored(dataset)
+    error = only_line(script(model, dataset, *part, *options))
+    assert "settings.json: made with" in error
+    assert named in error
+    assert stored(dataset) == before
+    assert script(model, dataset, *part).exit_code == 0
+
+
+def test_another_temperature_is_refused_for_other_problems_too(model: Path, dataset: Path, fake: Fake) -> None:
+    fake()
+    assert scaling(model, dataset, "--dataset-end", "2").exit_code == 0
+    changed = scaling(model, dataset, "--dataset-start", "2", "--temperature", "1.3")
+    assert "temperature 0.8, this run has 1.3" in only_line(changed)
+
+
+@BOTH
+def test_weights_that_changed_under_the_same_name_are_refused(
+    script: Script, model: Path, dataset: Path, fake: Fake
+) -> None:
+    fake()
+    assert script(model, dataset, "--dataset-end", "2").exit_code == 0
+    save_model(model, weight=0.5)
+    assert "made with weights_digest '" in only_line(script(model, dataset))
+    save_model(model)
+    assert script(model, dataset).exit_code == 0
+
+
+@BOTH
+def test_results_that_do_not_say_how_they_were_made_are_refused(
+    script: Script, model: Path, dataset: Path, fake: Fake
+) -> None:
+    fake()
+    assert script(model, dataset, "--dataset-end", "2").exit_code == 0
+    (settings,) = dataset.parent.joinpath("results").rglob("settings.json")
+    content = json.loads(settings.read_text())
+    assert content.keys() >= set(SETTINGS)
+    write_json(settings, {key: value for key, value in content.items() if key != "weights_digest"})
+    assert "settings.json: does not say its weights_digest" in only_line(script(model, dataset))
+    settings.unlink()
+    assert "settings.json: does not say its schema_version" in only_line(script(model, dataset))
+
+
+@BOTH
+def test_a_run_that_answered_nothing_binds_nobody(script: Script, model: Path, dataset: Path, fake: Fake) -> None:
+    fake(die_after=0)
+    assert script(model, dataset).exit_code != 0
+    fake()
+    assert script(model, dataset, "--num-samples", "2").exit_code == 0
+
+
+def test_finished_problems_are_skipped_however_the_set_is_cut(model: Path, dataset: Path, fake: Fake) -> None:
+    fake()
+    for start, end in ((0, 2), (2, 4)):
+        assert greedy(model, dataset, "--dataset-start", str(start), "--dataset-end", str(end)).exit_code == 0
+    part = greedy_folder(dataset) / "batch_results_2_4.jsonl"
+    kept = part.read_text().splitlines(keepends=True)[0]
+    part.write_text(kept)
+    engine = fake()
+    for start, end in ((0, 3), (3, 6)):
+        result = greedy(model, dataset, "--dataset-start", str(start), "--dataset-end", str(end))
+        assert "3 problems have results in" in result.output
+    assert sorted(engine.params) == ["test_sum_3", "test_sum_4", "test_sum_5"]
+    assert lines(dataset) == {
+        "batch_results_0_2.jsonl": ["test/sum/0.json", "test/sum/1.json"],
+        "batch_results_2_4.jsonl": ["test/sum/2.json"],
+        "batch_results_3_6.jsonl": [f"test/sum/{i}.json" for i in (3, 4, 5)],
+    }
+    assert set(by_id(read_greedy(greedy_folder(dataset)))) == {f"test_sum_{i}" for i in range(6)}
+
+
+@pytest.mark.parametrize("cut", [1, 3, 60])
+def test_a_part_that_is_being_written_is_read_up_to_its_torn_line(
+    cut: int, model: Path, dataset: Path, fake: Fake
+) -> None:
+    write_rows(dataset, [*PROBLEMS[:5], PROBLEMS[5] | {"answer": "zehn é"}])
+    fake()
+    assert greedy(model, dataset, "--dataset-start", "4").exit_code == 0
+    part = greedy_folder(dataset) / "batch_results_4_6.jsonl"
+    text = part.read_bytes()
+    torn = text[: text.index("é".encode()) + 2 - cut]  # a cut of 1 leaves half of the character
+    part.write_bytes(torn)
+    engine = fake()
+    assert greedy(model, dataset).exit_code == 0
+    assert "test_sum_4" not in engine.params
+    assert "test_sum_5" in engine.params
+    assert part.read_bytes() == torn  # it is another's file
+    assert len(read_greedy(greedy_folder(dataset))) == 6
+
+
+def test_prompt_and_answer_of_every_part_are_compared(model: Path, dataset: Path, fake: Fake) -> None:
+    fake()
+    assert greedy(model, dataset, "--dataset-end", "2").exit_code == 0
+    write_rows(dataset, [PROBLEMS[0], PROBLEMS[1] | {"answer": "3"}, *PROBLEMS[2:]])
+    assert "batch_results_0_2.jsonl: test_sum_1: made with answer '2'" in only_line(greedy(model, dataset))
+
+
+def test_the_settings_lie_outside_the_folder_whose_files_are_evaluated(model: Path, dataset: Path, fake: Fake) -> None:
+    fake()
+    assert scaling(model, dataset, "--dataset-end", "1").exit_code == 0
+    assert [path.name for path in scaling_folder(dataset).iterdir()] == ["test_sum_0.json"]
+    assert (scaling_folder(dataset).parent / "settings.json").exists()
+
+
+def test_settings_are_kept_while_another_process_runs_with_them(tmp_path: Path) -> None:
+    """Also before it has written its first result."""
+    holder = (
+        "import sys; from pathlib import Path; from run.utils.locks import one_setting\n"
+        "with one_setting(Path(sys.argv[1]), {'a': 1}, [], {}): print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        cwd=Path(__file__).resolve().parents[2],
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        with one_setting(tmp_path, {"a": 1}, [], {"note": 5}):
+            pass
+        with pytest.raises(ValueError, match="a 1, this run has 2"), one_setting(tmp_path, {"a": 2}, [], {}):
+            pass
+        process.kill()
+    with one_setting(tmp_path, {"a": 2}, [], {"note": 6}):
+        assert json.loads((tmp_path / "settings.json").read_text()) == {"a": 2, "note": 6}
+
+
+def test_check_same_names_the_first_difference() -> None:
+    check_same("f", {"a": 1, "b": 2}, {"a": 1})
+    with pytest.raises(ValueError, match="f: made with b 2, this run has 3"):
+        check_same("f", {"a": 1, "b": 2}, {"a": 1, "b": 3})
+    with pytest.raises(ValueError, match="f: does not say its c, this run has None"):
+        check_same("f", {"a": 1}, {"c": None})
+
+
+def test_sole_writer_releases(tmp_path: Path) -> None:
+    for _ in range(2):
+        with sole_writer(tmp_path / "new" / "f.jsonl"):
+            assert not (tmp_path / "new" / "f.jsonl").exists()
+
+
+def test_the_digest_follows_the_weights_and_not_the_files(
+    tiny_llama_path: Path, tiny_llama_sharded_path: Path, tiny_qwen2_path: Path, tmp_path: Path
+) -> None:
+    digest = weights_digest(tiny_llama_path)
+    assert digest == weights_digest(tiny_llama_sharded_path) != weights_digest(tiny_qwen2_path)
+    shutil.copytree(tiny_llama_path, tmp_path / "copy")
+    assert weights_digest(tmp_path / "copy") == digest
+    assert weights_digest(save_model(tmp_path / "a")) != weights_digest(save_model(tmp_path / "b", weight=1e-3))

@@ -1,0 +1,106 @@
+"""The tokens of a response are those that it has behind its prompt, with SentencePiece tokenizers too.
+
+These put a space in front of every text, which their decoder takes away from the first token.
+"""
+
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE, Unigram
+from transformers import LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from bayesian_transformer.heat_map.page import spell
+from bayesian_transformer.scoring import ScoringRequest, encode
+
+WORDS = ("▁The", "▁capital", "▁is", "▁Paris", "Paris")
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+CHAT = [{"role": "user", "content": "Hi"}]
+
+
+def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Bytes, characters and WORDS with their beginnings; the merges that make the WORDS."""
+    beginnings = [word[:size] for word in WORDS for size in range(2, len(word) + 1)]
+    tokens = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        *"▁TheacpitlsPr.[]/NSH24",
+        *beginnings,
+    ]
+    merges = [(beginning[:-1], beginning[-1]) for beginning in beginnings]
+    return {token: i for i, token in enumerate(dict.fromkeys(tokens))}, list(dict.fromkeys(merges))
+
+
+def llama(**options: Any) -> PreTrainedTokenizerBase:
+    """As transformers builds it for Llama 2, TinyLlama, Vicuna and their like."""
+    tokens, merges = vocabulary()
+    return LlamaTokenizer(vocab=tokens, merges=merges, **options)
+
+
+def llama_file() -> PreTrainedTokenizerBase:
+    """As the tokenizer.json of Llama 2 describes it: a normaliser adds the space, in front of other spaces too."""
+    tokens, merges = vocabulary()
+    backend = Tokenizer(BPE(vocab=tokens, merges=merges, fuse_unk=True, byte_fallback=True, unk_token="<unk>"))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **SPECIAL)
+
+
+def unigram() -> PreTrainedTokenizerBase:
+    scores = [(token, -1.0 if token in WORDS else -20.0) for token in [*vocabulary()[0], "\n"]]
+    backend = Tokenizer(Unigram(scores, unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    backend.decoder = decoders.Metaspace(prepend_scheme="always")
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **SPECIAL)
+
+
+MAKE = {"llama": llama, "llama legacy": lambda: llama(legacy=True), "llama file": llama_file, "unigram": unigram}
+
+
+def pieces(tokenizer: PreTrainedTokenizerBase, prompt: Any, response: str) -> str:
+    """The tokens of a response, separated by spaces."""
+    ids = encode(tokenizer, ScoringRequest(prompt, response))[1]
+    shown = spell([tokenizer.decode([token]) for token in ids], response)
+    assert shown is not None  # a heat map can place the tokens
+    assert "".join(shown) == response
+    return " ".join(tokenizer.convert_ids_to_tokens(ids))
+
+
+@pytest.fixture(params=MAKE)
+def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
+    return MAKE[request.param]()
+
+
+def test_a_space_in_front_of_a_response_is_its_own(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert pieces(tokenizer, "The capital is", " Paris.") == "▁Paris ."
+    assert pieces(tokenizer, "The capital is", "Paris.") == "Paris ."  # "... isParis."
+    assert pieces(tokenizer, "The capital is ", "Paris.") == "Paris ."
+    assert pieces(tokenizer, "The capital is", "  Paris.") == "▁ ▁Paris ."
+    end = tokenizer.convert_ids_to_tokens(tokenizer("\n", add_special_tokens=False).input_ids)[-1]
+    assert pieces(tokenizer, "The", "\nParis") == f"{end} Paris"
+
+
+@pytest.mark.parametrize("end", ["[/INST]", "[/INST] ", "[/INST]\n"])
+def test_a_response_to_messages_may_leave_out_its_first_space(tokenizer: PreTrainedTokenizerBase, end: str) -> None:
+    tokenizer.chat_template = "{{ '[INST] ' + messages[0].content + ' ' }}" + f"{{{{ {end!r} }}}}"
+    bare = "▁Paris ." if end == "[/INST]" else "Paris ."
+    assert pieces(tokenizer, CHAT, "Paris.") == bare
+    assert pieces(tokenizer, CHAT, " Paris.") == "▁Paris ."
+    assert pieces(tokenizer, CHAT, "\nParis.").endswith(" Paris .")
+
+
+def test_a_response_to_nothing_begins_a_text() -> None:
+    tokenizer = llama(add_bos_token=True)
+    assert encode(tokenizer, ScoringRequest("", "x"))[0] == [tokenizer.bos_token_id]
+    assert pieces(tokenizer, "", "Paris.") == pieces(tokenizer, "", " Paris.") == "▁Paris ."
+
+
+def test_byte_level_tokenizers_add_nothing(smollm2_tokenizer: PreTrainedTokenizerBase) -> None:
+    for prompt in ("The capital is", "The capital is ", CHAT):
+        for response in (" Paris.", "Paris.", "\n\n Paris", "  é😀\n"):
+            apart = smollm2_tokenizer(response, add_special_tokens=False).input_ids
+            assert encode(smollm2_tokenizer, ScoringRequest(prompt, response))[1] == apart

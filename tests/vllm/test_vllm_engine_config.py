@@ -1,0 +1,85 @@
+"""What the plugin refuses at start, and what it leaves alone; no engine runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import LlamaConfig
+
+from tests.helpers.prompt_models import save_model_without_weights
+
+pytest.importorskip("vllm")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model_without_weights(tmp_path_factory.mktemp("tiny") / "TFB-tiny", "llama")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama that is no TFB model."""
+    folder = tmp_path_factory.mktemp("plain")
+    LlamaConfig(architectures=["LlamaForCausalLM"], num_hidden_layers=1, hidden_size=128).save_pretrained(folder)
+    return folder
+
+
+def engine_config(path: Path, **options: Any) -> Any:
+    from vllm.engine.arg_utils import EngineArgs
+
+    return EngineArgs(model=str(path), max_model_len=256, **options).create_engine_config()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"pipeline_parallel_size": 2}, "pipeline_parallel_size > 1"),
+        ({"data_parallel_size": 2}, "data_parallel_size > 1"),
+        ({"enable_lora": True}, "enable_lora"),
+        ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}, "speculative_config"),
+        ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype=fp8"),
+        ({"kv_offloading_size": 1.0}, "kv_offloading_size"),
+        ({"ubatch_size": 2}, "enable_dbo or ubatch_size > 1"),
+        ({"hf_overrides": {"dual_chunk_attention_config": {"chunk_size": 8}}}, "dual_chunk_attention_config"),
+        ({"compilation_config": {"mode": 1}}, "compilation mode STOCK_TORCH_COMPILE"),
+        ({"enable_prompt_embeds": True}, "enable_prompt_embeds"),
+        ({"scheduler_cls": "vllm.v1.core.sched.scheduler.Scheduler"}, "scheduler_cls"),
+        ({"worker_cls": "vllm.v1.worker.cpu_worker.CPUWorker"}, "worker_cls"),
+        ({"runner": "pooling"}, "pooling"),
+    ],
+)
+def test_unsupported_settings_are_named(tiny: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(Exception, match=rf"TFB models do not support: .*{said}"):
+        engine_config(tiny, **options)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("bayes_sigma", -0.1, "bayes_sigma must be a finite number >= 0; got -0.1"),
+        ("num_samples", 0, "num_samples must be an integer >= 1; got 0"),
+        ("bayes_noise", "up", "bayes_noise must be one of right, left; got 'up'"),
+        ("basis_idx", [], "basis_idx must list integers"),
+        ("basis_idx", [1, 1], "basis_idx must not repeat"),
+        ("basis_idx", 5, "basis_idx must list integers >= 0, at least one; got 5"),
+        ("use_tfb_for_generation", "false", "use_tfb_for_generation must be true or false; got 'false'"),
+    ],
+)
+def test_bad_noise_keys_are_named(tiny: Path, key: str, value: Any, said: str) -> None:
+    with pytest.raises(Exception, match=said):
+        engine_config(tiny, hf_overrides={key: value})
+
+
+def test_overrides_reach_the_model_and_its_worker_is_ours(tiny: Path) -> None:
+    config = engine_config(tiny, hf_overrides={"bayes_sigma": 0.05, "num_samples": 5})
+    assert config.model_config.hf_config.bayes_sigma == 0.05
+    assert config.model_config.hf_config.num_samples == 5
+    assert config.parallel_config.worker_cls.startswith("bayesian_transformer.")
+    assert not config.use_v2_model_runner
+
+
+def test_other_models_keep_their_worker_and_scheduler(plain: Path) -> None:
+    config = engine_config(plain, skip_tokenizer_init=True)
+    assert not config.parallel_config.worker_cls.startswith("bayesian_transformer.")
+    assert config.scheduler_config.scheduler_cls is None
+    assert config._get_v2_model_runner_unsupported_features() == []

@@ -1,0 +1,49 @@
+"""Two tensor-parallel ranks give one rank's numbers: basis shards, replicated KV heads, identical noise."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.helpers.vllm_engines import engine, table, token_prompts
+
+vllm = pytest.importorskip("vllm")
+pytestmark = pytest.mark.engine
+
+
+def one_kv_head_model(path: Path) -> Path:
+    """A random Llama whose single KV head two ranks must share."""
+    shape = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = LlamaConfig(vocab_size=512, num_key_value_heads=1, initializer_range=0.2, dtype="float32", **shape)
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["right", "left"])
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_two_ranks_equal_one(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    make_tfb: Any,
+    kv_heads: int,
+    kind: str,
+) -> None:
+    base = one_kv_head_model(tmp_path / "Tiny-MQA") if kv_heads == 1 else request.getfixturevalue("tiny_qwen2_path")
+    path = make_tfb(base, kind)
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # one NUMA node has no place for two bound workers
+    options = {"hf_overrides": {"num_samples": 4}, "skip_tokenizer_init": True, "kv_cache_memory_bytes": 1 << 26}
+    prompts = token_prompts([list(range(3 + i, 40 + i)) for i in range(5)])
+    parameters = [vllm.SamplingParams(temperature=0, max_tokens=12, seed=i, detokenize=False) for i in range(5)]
+    numbers = []
+    for ranks in (1, 2):
+        with engine(path, tensor_parallel_size=ranks, **options) as llm:
+            outputs = llm.generate(prompts, parameters, use_tqdm=False)
+        numbers.append([(list(o.outputs[0].token_ids), table(o.outputs[0])) for o in outputs])
+    for (tokens, one), (other_tokens, two) in zip(*numbers, strict=True):
+        assert other_tokens == tokens
+        np.testing.assert_allclose(two, one, rtol=1e-3, atol=2e-5)
