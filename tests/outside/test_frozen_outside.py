@@ -21,7 +21,8 @@ FROZEN = json.loads(OUTSIDE.read_text(encoding="utf-8"))
 @pytest.mark.parametrize("area", FROZEN)
 def test_nothing_that_users_see_is_gone_or_changed(area: str, written: Written) -> None:
     found = list(losses(FROZEN[area], seen(area, FROZEN[area], written), area))
-    assert not found, "\n".join([*found, "If that is meant: python -m tests.outside.record"])
+    if found:
+        pytest.fail("\n".join([*found, "If that is meant: python -m tests.outside.record"]), pytrace=False)
 
 
 def test_every_kind_of_area_is_stored() -> None:

@@ -67,8 +67,9 @@ def test_every_stored_number_is_the_same(name: str, written: Written) -> None:
     stored = by_key(renamed(rows(TABLES / name), names), keys)
     assert sum(len(row) - len(keys) for row in stored.values()) >= CELLS[name]
     found = list(differences(stored, by_key(rows(tables(written)[name]), keys)))
-    shown = [*found[:20], f"... {len(found)} differences. If that is meant: python -m tests.outside.record --tables"]
-    assert not found, "\n".join([name, *shown])
+    if found:
+        advice = f"{len(found)} differences. If they are meant: python -m tests.outside.record --tables"
+        pytest.fail("\n".join([f"{name}:", *found[:20], advice]), pytrace=False)
 
 
 def test_renamed_columns_and_rows_are_compared_under_their_new_names() -> None:
