@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from tests.helpers.prompt_models import LLAMA_TEMPLATE, byte_tokenizer
+from tests.helpers.run_scripts import install_fake, save_model, write_sums
+from tests.helpers.stored_generations import DATASET, MODEL, ROOT
+
 # Helpers of other tests. They may move; what they do goes through the command lines.
 from tests.outside.commands import invoke
-from tests.prompt_models import LLAMA_TEMPLATE, byte_tokenizer
-from tests.run_scripts import install_fake, save_model, write_sums
-from tests.stored_generations import DATASET, MODEL, ROOT
 
 DRAWS = 200  # of the bootstrap
 SEEDS = (89, 96)
