@@ -86,7 +86,7 @@ def test_with_small_prefill_chunks_and_through_preemption(
     tiny_llama_tfb_path: Path, alone: dict[int, np.ndarray]
 ) -> None:
     small = {"max_num_batched_tokens": 32, "num_gpu_blocks_override": 24, "enable_prefix_caching": False}
-    with engine(tiny_llama_tfb_path, **OPTIONS | small) as llm:
+    with engine(tiny_llama_tfb_path, in_process=True, **OPTIONS | small) as llm:
         assert_same(run(llm, [5])[5], alone[5])  # 70 prompt tokens in three chunks
         assert preemptions(llm) == 0
         results = run(llm, [*range(16)])  # 16 requests of 110 tokens want 64 blocks
@@ -108,12 +108,9 @@ def test_compiled(tiny_llama_tfb_path: Path, alone: dict[int, np.ndarray]) -> No
             assert_same(numbers, alone[i])
 
 
-def test_without_the_compiled_kernels(
-    tiny_llama_tfb_path: Path, alone: dict[int, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_compiled_kernels(tiny_llama_tfb_path: Path, alone: dict[int, np.ndarray]) -> None:
     """Fast paths beside plain ones, in max and mean difference; not equal to the last bit, so both did run."""
-    monkeypatch.setenv("TOKUR_CPU_KERNELS", "0")
-    with engine(tiny_llama_tfb_path, **OPTIONS) as llm:
+    with engine(tiny_llama_tfb_path, in_process=True, kernel_mode="plain", **OPTIONS) as llm:
         results = run(llm, [*range(16)])
     differences = [np.abs(results[i] - alone[i])[:, 1:] for i in results]
     for i, numbers in results.items():
@@ -207,11 +204,12 @@ def test_merging_deltas_for_a_slow_consumer(llm: Any) -> None:
         assert_same(with_tokens(completion), with_tokens(expected.outputs[completion.index]))
 
 
+@pytest.mark.xdist_group("mixture")
 def test_generation_from_the_mixture(tiny_llama_tfb_path: Path, tiny_llama_path: Path) -> None:
     """use_tfb_for_generation takes the mode of mean_s p_s, which is not always that of p_0."""
     tokens, sigma = 30, 2.0
     overrides = OVERRIDES | {"use_tfb_for_generation": True, "bayes_sigma": sigma}
-    with engine(tiny_llama_tfb_path, **OPTIONS | {"hf_overrides": overrides}) as llm:
+    with engine(tiny_llama_tfb_path, in_process=True, **OPTIONS | {"hf_overrides": overrides}) as llm:
         request = parameters(11, max_tokens=tokens)
         completion = llm.generate(token_prompts([prompt(11)]), request, use_tqdm=False)[0].outputs[0]
     model = LlamaForCausalLM.from_pretrained(tiny_llama_path).eval()
@@ -224,6 +222,7 @@ def test_generation_from_the_mixture(tiny_llama_tfb_path: Path, tiny_llama_path:
     np.testing.assert_allclose(table(completion), expected.numpy(), rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.xdist_group("mixture")
 @pytest.mark.parametrize("samples", [1, 6])
 def test_one_forward_per_step(tiny_llama_tfb_path: Path, samples: int) -> None:
     """Every weight matrix is used once per step, by all rows together."""
