@@ -51,7 +51,7 @@ def score(
     response = torch.arange(ids.shape[1])[None] >= len(prompt_ids)
     noise = noise_settings(model, num_samples, sigma)
     table = score_batch(model, ids, torch.ones_like(ids), response, [seed], noise=noise, chunk_rows=chunk_rows)
-    return TokenUncertainty(*table[0, len(prompt_ids) :].unbind(-1))
+    return TokenUncertainty.from_table(table[0, len(prompt_ids) :])
 
 
 def noise_settings(model: NoisyModelMixin, num_samples: int | None = None, sigma: float | None = None) -> NoiseConfig:
@@ -207,7 +207,7 @@ def score_texts(
         for pair in encoded:
             if isinstance(pair, tuple):
                 tokens = [tokenizer.decode([token]) for token in pair[1]]
-                yield ScoredText(pair[1], tokens, TokenUncertainty(*next(tables).unbind(-1)))
+                yield ScoredText(pair[1], tokens, TokenUncertainty.from_table(next(tables)))
             else:
                 yield pair
 

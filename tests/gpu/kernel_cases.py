@@ -144,7 +144,7 @@ def test_tokens_are_optional_and_checked() -> None:
     assert fused_token_uncertainty(torch.empty(3, 0, 11, device=DEVICE)).stack().shape == (0, 8)
     with pytest.raises(ValueError, match=r"shape \[3\], got \[2\]"):
         fused_token_uncertainty(torch.zeros(2, 3, 4, device=DEVICE), torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"\[samples, tokens, vocabulary\].*\[2, 3\]"):
+    with pytest.raises(ValueError, match=r"\[num_samples, tokens, vocabulary\].*\[2, 3\]"):
         fused_token_uncertainty(torch.zeros(2, 3, device=DEVICE))
 
 

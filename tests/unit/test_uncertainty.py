@@ -118,7 +118,7 @@ def test_no_tokens() -> None:
 
 
 def test_wrong_shapes_are_named() -> None:
-    with pytest.raises(ValueError, match=r"\[samples, tokens, vocabulary\].*\[2, 3\]"):
+    with pytest.raises(ValueError, match=r"\[num_samples, tokens, vocabulary\].*\[2, 3\]"):
         token_uncertainty(torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"shape \[3\], got \[2\]"):
         token_uncertainty(torch.zeros(2, 3, 4), torch.zeros(2, dtype=torch.int64))

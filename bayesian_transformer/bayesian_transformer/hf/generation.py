@@ -127,7 +127,7 @@ class StepRecorder:
         """
         longest = int(self.lengths.max())  # type: ignore[union-attr]
         table = torch.stack(self.steps[:longest], dim=1)
-        return {"uncertainties": TokenUncertainty(*table.unbind(-1)), "lengths": self.lengths}
+        return {"uncertainties": TokenUncertainty.from_table(table), "lengths": self.lengths}
 
 
 class RecordingCriteria(StoppingCriteriaList):

@@ -52,7 +52,7 @@ def fused_token_uncertainty(logits: Tensor, token_ids: Tensor | None = None) -> 
             MIXTURE_CHUNKS=triton.next_power_of_2(max(1, mixture_chunks)),
             TOP_K=top_k,
         )
-    return TokenUncertainty(*out.unbind(1))
+    return TokenUncertainty.from_table(out)
 
 
 def fused_mixture_logits(logits: Tensor) -> Tensor:
@@ -71,7 +71,9 @@ def fused_mixture_logits(logits: Tensor) -> Tensor:
 
 def _shape(logits: Tensor) -> tuple[int, int, int]:
     if logits.dim() != 3 or 0 in (logits.shape[0], logits.shape[2]):
-        raise ValueError(f"logits must be [samples, tokens, vocabulary], none empty but tokens; got {[*logits.shape]}")
+        raise ValueError(
+            f"logits must be [num_samples, tokens, vocabulary], none empty but tokens; got {[*logits.shape]}"
+        )
     return logits.shape[0], logits.shape[1], logits.shape[2]
 
 
