@@ -22,9 +22,28 @@ for dtype in (torch.float32, torch.bfloat16):
     for garbage in GARBAGE:  # and neither heads nor their size a power of two
         check_merge(merge, 2, [0, 3, 5], 40.0, garbage, dtype, head_size=24)
         check_merge(merge, 1, [2], 0.1, garbage, dtype, seed=1)
+        check_merge(merge, 2, [4, 1], 1.0, garbage, dtype, group=1)
 print("agreed")
 """
     assert "agreed" in run_python("-W", "ignore::RuntimeWarning", "-c", code, TRITON_INTERPRET="1")
+
+
+@needs_triton
+def test_rows_with_gaps_are_refused_by_name() -> None:
+    from bayesian_transformer.vllm_plugin.kernels.triton_merge import merge
+
+    rows, lse, lengths = torch.zeros(2, 3, 2, 4, 16), torch.zeros(2, 3, 2, 4), torch.ones(3, dtype=torch.int32)
+    own = rows[..., 0, :].contiguous()
+    gaps, spread = torch.zeros(2, 3, 2, 4, 32)[..., ::2], torch.zeros(2, 3, 2, 5, 16)[..., :4, :]
+    for bad in (gaps, spread):
+        with pytest.raises(ValueError, match="query must have the heads of a row side by side"):
+            merge(bad, own, own, rows, lse, lengths, 1.0, rows)
+        with pytest.raises(ValueError, match="output must have the heads of a row side by side"):
+            merge(rows, own, own, rows, lse, lengths, 1.0, bad)
+    with pytest.raises(ValueError, match="prefix_out must have a group's heads side by side"):
+        merge(rows, own, own, gaps, lse, lengths, 1.0, rows)
+    with pytest.raises(ValueError, match="value must be particle rows at one distance"):
+        merge(rows, own, torch.zeros(2, 4, 2, 16)[:, :3], rows, lse, lengths, 1.0, rows)
 
 
 @needs_triton

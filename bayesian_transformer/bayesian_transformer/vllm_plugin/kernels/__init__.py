@@ -1,8 +1,8 @@
 """Which code computes: Triton on a GPU, C++ on a CPU, else the plain torch formulas. The one place that chooses.
 
     plain.py                      noise and attention in plain torch; the statistics are in ../../uncertainty.py
-    cpp.py with cpp/              C++, compiled at the first start of an engine
-    triton_noise.py, triton_statistics.py with triton_statistics_device.py, triton_merge.py
+    cpp.py with cpp_library.py    C++ (cpp/), compiled at the first start of an engine and checked when it is loaded
+    triton_noise.py, triton_merge.py, triton_statistics.py with its device code in triton_statistics_*.py
 
 TOKUR_KERNELS=plain leaves out all kernels of ours, on a CPU and on a GPU. TOKUR_CPU_KERNELS=0 is its older name.
 """
