@@ -86,10 +86,10 @@ def test_the_real_kernels_on_a_gpu(version: int) -> None:
 
     if not fa_utils.is_fa_version_supported(version):
         pytest.skip(f"FlashAttention {version} is not for this GPU")
-    requests, samples, blocks, block, head = 3, 4, 8, 16, 64
-    impl = make_impl(version, SimpleNamespace(num_tokens=0, per_request=samples), head)
+    requests, noisy_samples, blocks, block, head = 3, 4, 8, 16, 64
+    impl = make_impl(version, SimpleNamespace(num_tokens=0, noisy_samples=noisy_samples), head)
     table = torch.arange(requests * blocks, dtype=torch.int32).view(requests, blocks).cuda()
-    rows = torch.zeros(samples * requests, HEADS + 2 * KV_HEADS, head, dtype=torch.bfloat16, device="cuda")
+    rows = torch.zeros(noisy_samples * requests, HEADS + 2 * KV_HEADS, head, dtype=torch.bfloat16, device="cuda")
     cache = torch.zeros(requests * blocks, KV_HEADS, block, 2 * head, dtype=torch.bfloat16, device="cuda")
     seq_lens = torch.ones(requests, dtype=torch.int32, device="cuda")
     query, key, value = rows.split([HEADS, KV_HEADS, KV_HEADS], dim=1)
@@ -112,7 +112,7 @@ def test_the_real_kernels_on_a_gpu(version: int) -> None:
         graph.replay()
         for b, length in enumerate(lengths):
             stored = cache[table[b].long()].transpose(1, 2).flatten(0, 1)[: max(0, length - 1)].split(head, dim=-1)
-            for row in range(b, samples * requests, requests):
+            for row in range(b, noisy_samples * requests, requests):
                 seen = [torch.cat([t, own[row : row + 1]]) for t, own in zip(stored, (key, value), strict=True)]
                 expected = brute_force(query[row], *seen)
                 torch.testing.assert_close(output[row].double(), expected, atol=0.03, rtol=0.03)

@@ -21,7 +21,7 @@ from tests.helpers.vllm_engines import engine, table, token_prompts
 vllm = pytest.importorskip("vllm")
 pytestmark = pytest.mark.engine
 
-SAMPLES, SIGMA, TOKENS = 5, 0.1, 24
+NUM_SAMPLES, SIGMA, TOKENS = 5, 0.1, 24
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
 QUESTIONS = ("What is 17 + 25?", "Name three rivers of Europe, and say where each begins.", "Why?")
 SEEDS = [3, -(2**40) - 1, 2**63 + 5]  # one for each question
@@ -54,7 +54,7 @@ class Engines(NamedTuple):
     def score(self, responses: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Offline scoring of given responses: quantities [tokens, 8] each, in chunks of a few positions."""
         texts = zip(self.prompts, responses, SEEDS, strict=True)
-        scored = [score(self.model, prompt, new, seed=seed, chunk_rows=7 * SAMPLES) for prompt, new, seed in texts]
+        scored = [score(self.model, prompt, new, seed=seed, chunk_rows=7 * NUM_SAMPLES) for prompt, new, seed in texts]
         return [uncertainties.stack().double().numpy() for uncertainties in scored]
 
 
@@ -63,7 +63,7 @@ def engines(request: pytest.FixtureRequest, make_tfb: Callable[..., Path]) -> It
     """SmolLM2-135M, and small random Qwen2 (with biases) and Llama models."""
     family, kind = request.param.split()
     base = request.getfixturevalue("smollm2_path" if family == "smollm2" else f"tiny_{family}_path")
-    path, overrides = make_tfb(base, kind), {"num_samples": SAMPLES, "bayes_sigma": SIGMA}
+    path, overrides = make_tfb(base, kind), {"num_samples": NUM_SAMPLES, "bayes_sigma": SIGMA}
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **overrides).eval()
     tokenizer = AutoTokenizer.from_pretrained(path)
     messages = [[{"role": "user", "content": text}] for text in QUESTIONS]

@@ -20,8 +20,8 @@ vllm = pytest.importorskip("vllm")
 pytestmark = pytest.mark.engine
 logger = logging.getLogger(__name__)
 
-SIGMA, SAMPLES = 0.1, 5
-KERNELS = {"1": "compiled", "0": "plain"}  # TOKUR_CPU_KERNELS: all must hold on the fast paths and without them
+SIGMA, NUM_SAMPLES = 0.1, 5
+KERNELS = ["auto", "plain"]  # TOKUR_KERNELS: all must hold with our kernels and without them
 EPISTEMIC, REWARD = FIELDS.index("epistemic"), FIELDS.index("implicit_reward")
 
 
@@ -41,8 +41,8 @@ def test_without_noise_tokens_equal_stock_vllm(
         expected = [output.outputs[0] for output in stock.generate(prompts, greedy, use_tqdm=False)]
     assert not any(hasattr(completion, "uncertainties") for completion in expected)
     for kernels in KERNELS:
-        monkeypatch.setenv("TOKUR_CPU_KERNELS", kernels)
-        with engine(smollm2_tfb_path, hf_overrides={"bayes_sigma": 0.0, "num_samples": SAMPLES}) as ours:
+        monkeypatch.setenv("TOKUR_KERNELS", kernels)
+        with engine(smollm2_tfb_path, hf_overrides={"bayes_sigma": 0.0, "num_samples": NUM_SAMPLES}) as ours:
             outputs = [output.outputs[0] for output in ours.generate(prompts, greedy, use_tqdm=False)]
         assert all(completion.sampling_mask is None for completion in expected + outputs)
         assert [list(c.token_ids) for c in outputs] == [list(c.token_ids) for c in expected]
@@ -52,12 +52,12 @@ def test_without_noise_tokens_equal_stock_vllm(
 
 
 class Case(NamedTuple):
-    """A TFB checkpoint, the base checkpoint it came from, and how many draws an independent mean affords."""
+    """A TFB checkpoint, the base checkpoint it came from, and how many repeats an independent mean affords."""
 
     base: Path
     tfb: Path
     kind: str
-    draws: int
+    repeats: int
 
     def reference_model(self) -> tuple[Any, dict[str, torch.Tensor]]:
         """The base model in plain transformers, and the basis vectors by name: nothing of ours computes."""
@@ -73,13 +73,17 @@ def case(request: pytest.FixtureRequest, make_tfb: Any) -> Case:
     return Case(base, make_tfb(base, kind), kind, 64 if family == "smollm2" else 256)
 
 
-@pytest.fixture(scope="module", params=list(KERNELS), ids=list(KERNELS.values()))
-def noisy_engine(case: Case, request: pytest.FixtureRequest) -> Iterator[Any]:
-    overrides = {"bayes_sigma": SIGMA, "num_samples": SAMPLES}
+@pytest.fixture(scope="module", params=KERNELS)
+def noisy_engine(case: Case, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    overrides = {"bayes_sigma": SIGMA, "num_samples": NUM_SAMPLES}
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("TOKUR_CPU_KERNELS", request.param)
+        environment.setenv("TOKUR_KERNELS", request.param)
+        cache = tmp_path_factory.mktemp("cache")
+        if request.param == "plain":  # and a cache where a library would be seen
+            environment.setenv("TOKUR_CACHE", str(cache))
         with engine(case.tfb, hf_overrides=overrides, max_num_seqs=64) as llm:
             yield llm
+    assert not list(cache.rglob("cpu_kernels_*"))
 
 
 def test_every_number_equals_the_brute_force_reference(noisy_engine: Any, case: Case) -> None:
@@ -93,7 +97,7 @@ def test_every_number_equals_the_brute_force_reference(noisy_engine: Any, case: 
     for prompt, seed, output in zip(prompts, seeds, outputs, strict=True):
         numbers = table(output.outputs[0])
         tokens = output.outputs[0].token_ids
-        expected = reference_uncertainties(model, prompt, tokens, noise_key(seed), SIGMA, SAMPLES, case.kind, basis)
+        expected = reference_uncertainties(model, prompt, tokens, noise_key(seed), SIGMA, NUM_SAMPLES, case.kind, basis)
         wanted = np.stack([expected[name] for name in FIELDS], axis=1)
         worst = max(worst, float(np.abs(numbers - wanted).max()))
         np.testing.assert_allclose(numbers, wanted, rtol=1e-3, atol=1e-5)
@@ -103,15 +107,15 @@ def test_every_number_equals_the_brute_force_reference(noisy_engine: Any, case: 
 
 def test_means_over_seeds_agree_with_independent_noise(noisy_engine: Any, case: Case) -> None:
     """Mean EU and BIR over 256 seeds against a plain computation that draws its noise from torch's own generator."""
-    draws, positions = 256, 3
+    seeds, positions = 256, 3
     prompt = prompts_of(noisy_engine.get_tokenizer(), 1)[0]
-    parameters = [vllm.SamplingParams(temperature=0, max_tokens=positions, seed=seed) for seed in range(draws)]
-    outputs = noisy_engine.generate(token_prompts([prompt] * draws), parameters, use_tqdm=False)
+    parameters = [vllm.SamplingParams(temperature=0, max_tokens=positions, seed=seed) for seed in range(seeds)]
+    outputs = noisy_engine.generate(token_prompts([prompt] * seeds), parameters, use_tqdm=False)
     tokens = list(outputs[0].outputs[0].token_ids)
     assert all(list(output.outputs[0].token_ids) == tokens for output in outputs)
     ours = np.stack([table(output.outputs[0]) for output in outputs])[:, :, [EPISTEMIC, REWARD]]
-    theirs = plain_draws(case, tuple(prompt), tuple(tokens))
-    standard_error = np.sqrt(ours.var(0, ddof=1) / draws + theirs.var(0, ddof=1) / case.draws)
+    theirs = independent_numbers(case, tuple(prompt), tuple(tokens))
+    standard_error = np.sqrt(ours.var(0, ddof=1) / seeds + theirs.var(0, ddof=1) / case.repeats)
     deviation = (ours.mean(0) - theirs.mean(0)) / standard_error
     logger.info("%s %s: deviations %s standard errors", case.tfb.name, case.kind, np.round(deviation, 2).tolist())
     assert np.abs(deviation).max() < 3.0
@@ -119,22 +123,22 @@ def test_means_over_seeds_agree_with_independent_noise(noisy_engine: Any, case: 
 
 @functools.cache
 @torch.no_grad()
-def plain_draws(case: Case, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> np.ndarray:
-    """EU and BIR [draws, tokens, 2], from the definitions: W' = W + basis E^T or W + E basis^T with explicit E."""
+def independent_numbers(case: Case, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> np.ndarray:
+    """EU and BIR [repeats, tokens, 2], from the definitions: W' = W + basis E^T or W + E basis^T with explicit E."""
     model, basis = case.reference_model()
     generator = torch.Generator().manual_seed(1)
     names = [n for n, _ in model.named_parameters() if n.endswith(("q_proj.weight", "v_proj.weight"))]
     weights = {name: model.get_parameter(name).clone() for name in names}
-    text, result = [*prompt, *tokens], np.empty((case.draws, len(tokens), 2))
+    text, result = [*prompt, *tokens], np.empty((case.repeats, len(tokens), 2))
     for step in range(len(tokens)):
         end = len(prompt) + step
         for name in names:
             model.get_parameter(name).data = weights[name]
         cache = model(torch.tensor([text[: end - 1]])).past_key_values
         last = torch.tensor([text[end - 1 : end]])
-        for draw in range(case.draws):
+        for repeat in range(case.repeats):
             rows = []
-            for sample in range(SAMPLES):
+            for sample in range(NUM_SAMPLES):
                 for name in names:
                     vectors, weight = basis[name.replace("weight", "basis_vectors")], weights[name]
                     if sample:
@@ -147,6 +151,6 @@ def plain_draws(case: Case, prompt: tuple[int, ...], tokens: tuple[int, ...]) ->
             p = torch.stack(rows).softmax(-1)
             entropy = lambda q: -torch.xlogy(q, q).sum(-1)  # noqa: E731
             chosen = p[:, tokens[step]]
-            result[draw, step, 0] = entropy(p.mean(0)) - entropy(p).mean()
-            result[draw, step, 1] = chosen.mean().log() - chosen.log().mean()
+            result[repeat, step, 0] = entropy(p.mean(0)) - entropy(p).mean()
+            result[repeat, step, 1] = chosen.mean().log() - chosen.log().mean()
     return result

@@ -21,13 +21,7 @@ def merge(
     heads of one KV head lie side by side in prefix_out too. prefix_lse is any view.
     """
     noisy_samples, requests, kv_heads, group, head_size = query.shape
-    for name, tensor in (("query", query), ("key", key), ("value", value), ("output", output)):
-        if noisy_samples > 1 and tensor.stride(0) != requests * tensor.stride(1):
-            raise ValueError(f"{name} must be particle rows at one distance, got strides {tensor.stride()}")
-        if not _is_packed(tensor, 2):
-            raise ValueError(f"{name} must have the heads of a row side by side, got strides {tensor.stride()}")
-    if not _is_packed(prefix_out, 3):
-        raise ValueError(f"prefix_out must have a group's heads side by side, got strides {prefix_out.stride()}")
+    _check_places(prefix_out, query=query, key=key, value=value, output=output)
     if query.numel():
         prefix_sample, prefix_request, prefix_head = prefix_out.stride()[:3]
         lse_sample, lse_request, lse_head, lse_member = prefix_lse.stride()
@@ -59,6 +53,17 @@ def merge(
         )
 
 
+def _check_places(prefix_out: Tensor, **rows: Tensor) -> None:
+    """ValueError unless the rows [samples, requests, ...] and the prefix lie as the kernel takes them."""
+    for name, tensor in rows.items():
+        if len(tensor) > 1 and tensor.stride(0) != tensor.shape[1] * tensor.stride(1):
+            raise ValueError(f"{name} must be particle rows at one distance, got strides {tensor.stride()}")
+        if not _is_packed(tensor, 2):
+            raise ValueError(f"{name} must have the heads of a row side by side, got strides {tensor.stride()}")
+    if not _is_packed(prefix_out, 3):
+        raise ValueError(f"prefix_out must have a group's heads side by side, got strides {prefix_out.stride()}")
+
+
 def _is_packed(tensor: Tensor, first: int) -> bool:
     """Whether the dimensions from `first` on lie without gaps; the stride of a dimension of size 1 means nothing."""
     expected = 1
@@ -69,6 +74,7 @@ def _is_packed(tensor: Tensor, first: int) -> bool:
     return True
 
 
+# `x_row` is the distance from row to row of x, `x_head` from KV head to KV head, `lse_member` within a group of heads.
 # The distances in the LSE change with the batch: a kernel for each kind of number would be compiled while serving.
 @triton.jit(do_not_specialize=["lse_sample", "lse_request", "lse_head", "lse_member", "requests"])
 def _merge(
@@ -97,10 +103,7 @@ def _merge(
     HEAD_SIZE: tl.constexpr,
     HEAD_SLOTS: tl.constexpr,
 ) -> None:
-    """Program (i, j): the GROUP query heads of particle row i that KV head j serves.
-
-    `x_row` is the distance from row to row of x, `x_head` from KV head to KV head, `lse_member` within a group.
-    """
+    """Program (i, j): the GROUP query heads of particle row i that KV head j serves."""
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     sample, request = row // requests, row % requests
     g, d = tl.arange(0, GROUP_SLOTS), tl.arange(0, HEAD_SLOTS)
