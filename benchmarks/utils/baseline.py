@@ -17,7 +17,7 @@ def baseline_of(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def case_name(case: Mapping[str, Any]) -> str:
-    return f"B={case['batch']} S={case['samples']} context={case['context']}"
+    return f"B={case['batch']} S={case['num_samples']} context={case['context']}"
 
 
 def read_baseline(path: Path) -> dict[str, Any]:

@@ -8,19 +8,19 @@ from transformers import AutoModelForCausalLM
 
 from tests.helpers.vllm_engines import load_basis
 
-SIGMA, SAMPLES = 0.1, 5
+SIGMA, NUM_SAMPLES = 0.1, 5
 # SmolLM2-135M, and small random models: Qwen2 with biases, and Llama.
 CHECKPOINTS = [f"{family} {kind}" for family in ("smollm2", "qwen2", "llama") for kind in ("right", "left")]
 KERNELS = ("auto", "plain")  # on the fast paths and without them
 
 
 class Case(NamedTuple):
-    """A TFB checkpoint, the base checkpoint it came from, and how many draws an independent mean affords."""
+    """A TFB checkpoint, the base checkpoint it came from, and how many repeats an independent mean affords."""
 
     base: Path
     tfb: Path
     kind: str
-    draws: int
+    repeats: int
 
     def reference_model(self) -> tuple[Any, dict[str, torch.Tensor]]:
         """The base model in plain transformers, and the basis vectors by name: nothing of ours computes."""
@@ -29,7 +29,7 @@ class Case(NamedTuple):
 
 
 class NoisyEngine(NamedTuple):
-    """An engine in this process with noise SIGMA and SAMPLES weight samples."""
+    """An engine in this process with noise SIGMA and NUM_SAMPLES weight samples."""
 
     llm: Any
     case: Case

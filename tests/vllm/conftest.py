@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.noisy_engines import SAMPLES, SIGMA, Case, NoisyEngine
+from tests.helpers.noisy_engines import NUM_SAMPLES, SIGMA, Case, NoisyEngine
 from tests.helpers.vllm_engines import engine
 
 
@@ -22,7 +22,7 @@ def noisy(request: pytest.FixtureRequest, make_tfb: Callable[..., Path]) -> Iter
     family, kind, kernels = request.param.split()
     base = request.getfixturevalue("smollm2_path" if family == "smollm2" else f"tiny_{family}_path")
     case = Case(base, make_tfb(base, kind), kind, 64 if family == "smollm2" else 256)
-    overrides = {"bayes_sigma": SIGMA, "num_samples": SAMPLES}
+    overrides = {"bayes_sigma": SIGMA, "num_samples": NUM_SAMPLES}
     options = {"in_process": True, "kernel_mode": kernels, "max_num_seqs": 64}
     with engine(case.tfb, hf_overrides=overrides, **options) as llm:
         yield NoisyEngine(llm, case)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bayesian_transformer.scoring import score
 from bayesian_transformer.uncertainty import FIELDS
-from tests.helpers.noisy_engines import CHECKPOINTS, SAMPLES, SIGMA, NoisyEngine
+from tests.helpers.noisy_engines import CHECKPOINTS, NUM_SAMPLES, SIGMA, NoisyEngine
 from tests.helpers.vllm_engines import table, token_prompts
 
 vllm = pytest.importorskip("vllm")
@@ -54,13 +54,13 @@ class Engines(NamedTuple):
     def score(self, responses: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Offline scoring of given responses: quantities [tokens, 8] each, in chunks of a few positions."""
         texts = zip(self.prompts, responses, SEEDS, strict=True)
-        scored = [score(self.model, prompt, new, seed=seed, chunk_rows=7 * SAMPLES) for prompt, new, seed in texts]
+        scored = [score(self.model, prompt, new, seed=seed, chunk_rows=7 * NUM_SAMPLES) for prompt, new, seed in texts]
         return [uncertainties.stack().double().numpy() for uncertainties in scored]
 
 
 @pytest.fixture
 def engines(noisy: NoisyEngine) -> Engines:
-    path, overrides = noisy.case.tfb, {"num_samples": SAMPLES, "bayes_sigma": SIGMA}
+    path, overrides = noisy.case.tfb, {"num_samples": NUM_SAMPLES, "bayes_sigma": SIGMA}
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **overrides).eval()
     tokenizer = AutoTokenizer.from_pretrained(path)
     messages = [[{"role": "user", "content": text}] for text in QUESTIONS]

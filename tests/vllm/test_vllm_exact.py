@@ -12,7 +12,7 @@ import torch
 
 from bayesian_transformer.noise import noise_key
 from bayesian_transformer.uncertainty import FIELDS
-from tests.helpers.noisy_engines import KERNELS, SAMPLES, SIGMA, Case, NoisyEngine
+from tests.helpers.noisy_engines import KERNELS, NUM_SAMPLES, SIGMA, Case, NoisyEngine
 from tests.helpers.reference import reference_uncertainties
 from tests.helpers.vllm_engines import engine, table, token_prompts
 
@@ -40,7 +40,7 @@ def test_without_noise_tokens_equal_stock_vllm(smollm2_path: Path, smollm2_tfb_p
         prompts = token_prompts(prompts_of(stock.get_tokenizer(), 16))
         expected = [output.outputs[0] for output in stock.generate(prompts, greedy, use_tqdm=False)]
     assert not any(hasattr(completion, "uncertainties") for completion in expected)
-    silent = {"bayes_sigma": 0.0, "num_samples": SAMPLES}
+    silent = {"bayes_sigma": 0.0, "num_samples": NUM_SAMPLES}
     for kernels in KERNELS:
         with engine(smollm2_tfb_path, in_process=True, kernel_mode=kernels, hf_overrides=silent) as ours:
             outputs = [output.outputs[0] for output in ours.generate(prompts, greedy, use_tqdm=False)]
@@ -63,7 +63,7 @@ def test_every_number_equals_the_brute_force_reference(noisy: NoisyEngine) -> No
     for prompt, seed, output in zip(prompts, seeds, outputs, strict=True):
         numbers = table(output.outputs[0])
         tokens = output.outputs[0].token_ids
-        expected = reference_uncertainties(model, prompt, tokens, noise_key(seed), SIGMA, SAMPLES, case.kind, basis)
+        expected = reference_uncertainties(model, prompt, tokens, noise_key(seed), SIGMA, NUM_SAMPLES, case.kind, basis)
         wanted = np.stack([expected[name] for name in FIELDS], axis=1)
         worst = max(worst, float(np.abs(numbers - wanted).max()))
         np.testing.assert_allclose(numbers, wanted, rtol=1e-3, atol=1e-5)
@@ -73,15 +73,15 @@ def test_every_number_equals_the_brute_force_reference(noisy: NoisyEngine) -> No
 
 def test_means_over_seeds_agree_with_independent_noise(noisy: NoisyEngine) -> None:
     """Mean EU and BIR over 256 seeds against a plain computation that draws its noise from torch's own generator."""
-    case, draws, positions = noisy.case, 256, 3
+    case, seeds, positions = noisy.case, 256, 3
     prompt = prompts_of(noisy.llm.get_tokenizer(), 1)[0]
-    parameters = [vllm.SamplingParams(temperature=0, max_tokens=positions, seed=seed) for seed in range(draws)]
-    outputs = noisy.llm.generate(token_prompts([prompt] * draws), parameters, use_tqdm=False)
+    parameters = [vllm.SamplingParams(temperature=0, max_tokens=positions, seed=seed) for seed in range(seeds)]
+    outputs = noisy.llm.generate(token_prompts([prompt] * seeds), parameters, use_tqdm=False)
     tokens = list(outputs[0].outputs[0].token_ids)
     assert all(list(output.outputs[0].token_ids) == tokens for output in outputs)
     ours = np.stack([table(output.outputs[0]) for output in outputs])[:, :, [EPISTEMIC, REWARD]]
-    theirs = plain_draws(case, tuple(prompt), tuple(tokens))
-    standard_error = np.sqrt(ours.var(0, ddof=1) / draws + theirs.var(0, ddof=1) / case.draws)
+    theirs = independent_numbers(case, tuple(prompt), tuple(tokens))
+    standard_error = np.sqrt(ours.var(0, ddof=1) / seeds + theirs.var(0, ddof=1) / case.repeats)
     deviation = (ours.mean(0) - theirs.mean(0)) / standard_error
     logger.info("%s %s: deviations %s standard errors", case.tfb.name, case.kind, np.round(deviation, 2).tolist())
     assert np.abs(deviation).max() < 3.0
@@ -100,45 +100,45 @@ class PerRow(torch.nn.Module):
 
 @functools.cache
 @torch.no_grad()
-def plain_draws(case: Case, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> np.ndarray:
-    """EU and BIR [draws, tokens, 2], from the definitions: W' = W + basis E^T or W + E basis^T with explicit E.
+def independent_numbers(case: Case, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> np.ndarray:
+    """EU and BIR [repeats, tokens, 2], from the definitions: W' = W + basis E^T or W + E basis^T with explicit E.
 
-    The rows of a batch are the weight samples of some draws, each with weights W' of its own.
+    The rows of a batch are the weight samples of some repeats, each with weights W' of its own.
     """
     model, basis = case.reference_model()
     generator = torch.Generator().manual_seed(1)
     names = [name for name, _ in model.named_modules() if name.endswith(("q_proj", "v_proj"))]
     projections = {name: model.get_submodule(name) for name in names}
-    text, together, result = [*prompt, *tokens], 8, np.empty((case.draws, len(tokens), 2))
+    text, together, result = [*prompt, *tokens], 8, np.empty((case.repeats, len(tokens), 2))
     for step in range(len(tokens)):
         end = len(prompt) + step
         for name, projection in projections.items():
             model.set_submodule(name, projection)
         prefix = model(torch.tensor([text[: end - 1]])).past_key_values
-        last = torch.tensor([text[end - 1 : end]]).expand(together * SAMPLES, 1)
-        for draw in range(0, case.draws, together):
+        last = torch.tensor([text[end - 1 : end]]).expand(together * NUM_SAMPLES, 1)
+        for repeat in range(0, case.repeats, together):
             for name, projection in projections.items():
                 weights = noisy_weights(
                     projection.weight, basis[f"{name}.basis_vectors"], case.kind, together, generator
                 )
                 model.set_submodule(name, PerRow(weights, projection.bias))
             cache = copy.deepcopy(prefix)
-            cache.batch_repeat_interleave(together * SAMPLES)
+            cache.batch_repeat_interleave(together * NUM_SAMPLES)
             logits = model(last, past_key_values=cache).logits[:, -1].double()
-            p = logits.softmax(-1).unflatten(0, (together, SAMPLES))
+            p = logits.softmax(-1).unflatten(0, (together, NUM_SAMPLES))
             entropy = lambda q: -torch.xlogy(q, q).sum(-1)  # noqa: E731
             chosen = p[..., tokens[step]]
-            result[draw : draw + together, step, 0] = entropy(p.mean(1)) - entropy(p).mean(1)
-            result[draw : draw + together, step, 1] = chosen.mean(1).log() - chosen.log().mean(1)
+            result[repeat : repeat + together, step, 0] = entropy(p.mean(1)) - entropy(p).mean(1)
+            result[repeat : repeat + together, step, 1] = chosen.mean(1).log() - chosen.log().mean(1)
     return result
 
 
 def noisy_weights(
-    weight: torch.Tensor, basis: torch.Tensor, kind: str, draws: int, generator: torch.Generator
+    weight: torch.Tensor, basis: torch.Tensor, kind: str, repeats: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """W' [draws * SAMPLES, out, in]; the first sample of each draw is W itself."""
+    """W' [repeats * NUM_SAMPLES, out, in]; the first sample of each repeat is W itself."""
     width = weight.shape[1] if kind == "right" else weight.shape[0]
-    noise = SIGMA * torch.randn(draws, SAMPLES, width, basis.shape[1], generator=generator)
+    noise = SIGMA * torch.randn(repeats, NUM_SAMPLES, width, basis.shape[1], generator=generator)
     noise[:, 0] = 0
     change = "or,bir->boi" if kind == "right" else "ir,bor->boi"
     return weight + torch.einsum(change, basis, noise.flatten(0, 1))

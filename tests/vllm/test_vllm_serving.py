@@ -21,8 +21,8 @@ from tests.helpers.vllm_engines import engine, load_basis, table, token_prompts
 vllm = pytest.importorskip("vllm")
 pytestmark = pytest.mark.engine
 
-SAMPLES, TOKENS = 4, 40
-OVERRIDES = {"num_samples": SAMPLES, "bayes_sigma": 0.3}
+NUM_SAMPLES, TOKENS = 4, 40
+OVERRIDES = {"num_samples": NUM_SAMPLES, "bayes_sigma": 0.3}
 logger = logging.getLogger(__name__)
 OPTIONS = {"hf_overrides": OVERRIDES, "block_size": 32, "disable_log_stats": False}
 ENTROPY, LOGPROB = FIELDS.index("entropy"), FIELDS.index("logprob")
@@ -214,7 +214,7 @@ def test_generation_from_the_mixture(tiny_llama_tfb_path: Path, tiny_llama_path:
         completion = llm.generate(token_prompts([prompt(11)]), request, use_tqdm=False)[0].outputs[0]
     model = LlamaForCausalLM.from_pretrained(tiny_llama_path).eval()
     basis = load_basis(tiny_llama_tfb_path)
-    logits = reference_logits(model, prompt(11), completion.token_ids, 11, sigma, SAMPLES, "right", basis)
+    logits = reference_logits(model, prompt(11), completion.token_ids, 11, sigma, NUM_SAMPLES, "right", basis)
     mixture = logits.double().softmax(-1).mean(0)
     assert mixture.argmax(-1).tolist() == list(completion.token_ids)
     assert logits[0].argmax(-1).tolist() != list(completion.token_ids)
@@ -223,17 +223,17 @@ def test_generation_from_the_mixture(tiny_llama_tfb_path: Path, tiny_llama_path:
 
 
 @pytest.mark.xdist_group("mixture")
-@pytest.mark.parametrize("samples", [1, 6])
-def test_one_forward_per_step(tiny_llama_tfb_path: Path, samples: int) -> None:
+@pytest.mark.parametrize("num_samples", [1, 6])
+def test_one_forward_per_step(tiny_llama_tfb_path: Path, num_samples: int) -> None:
     """Every weight matrix is used once per step, by all rows together."""
     script = Path(__file__).parents[1] / "helpers" / "count_matmuls.py"
     environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-    command = [sys.executable, str(script), str(tiny_llama_tfb_path), str(samples)]
+    command = [sys.executable, str(script), str(tiny_llama_tfb_path), str(num_samples)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     calls = json.loads(result.stdout.strip().splitlines()[-1])
     steps, requests, prompt_length = 5, 3, 8
-    rows = [requests * (prompt_length + samples - 1)] + [requests * samples] * (steps - 1)
+    rows = [requests * (prompt_length + num_samples - 1)] + [requests * num_samples] * (steps - 1)
     for name in ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"):
         assert calls[name] == rows, name
-    assert calls["lm_head"] == [requests * samples] * steps
+    assert calls["lm_head"] == [requests * num_samples] * steps
