@@ -27,7 +27,7 @@ fi
 ruff check .
 ruff format --check .
 # Each folder by itself: the one called datasets bears the name of an installed package.
-mypy bayesian_transformer/bayesian_transformer run eval benchmarks convert_to_tfb.py tests
+mypy bayesian_transformer/bayesian_transformer run eval benchmarks convert_to_tfb.py examples tests
 mypy datasets/*.py
 shellcheck bash_scripts/*.sh .ci/run
 python -m bayesian_transformer.embedded >/dev/null # made once, not by several test processes at a time

@@ -20,8 +20,8 @@ from bayesian_transformer.noise import standard_normal
 from bayesian_transformer.vllm_plugin import particles
 from bayesian_transformer.vllm_plugin.attention import gpu
 from bayesian_transformer.vllm_plugin.attention.gpu import PrefixPlan, pack_queries, unpack_result
-from bayesian_transformer.vllm_plugin.engine_config import refuse_attention
 from bayesian_transformer.vllm_plugin.kernels.plain import merge_own_token
+from bayesian_transformer.vllm_plugin.refusals import refuse_attention
 from tests.helpers.cuda_stand_ins import (
     BLOCK,
     GROUP,
@@ -266,4 +266,4 @@ def test_other_attention_is_refused() -> None:
         refuse_attention(SimpleNamespace())
     for option, said in (({"sliding_window": 4}, "sliding-window"), ({"logits_soft_cap": 30.0}, "soft-capped")):
         with pytest.raises(ValueError, match=f"do not support {said} attention on a GPU"):
-            make_impl(3, None, **option)
+            refuse_attention(make_impl(3, None, **option))
