@@ -19,15 +19,15 @@ from tqdm import tqdm
 import bayesian_transformer
 from bayesian_transformer.command_line import one_line_errors
 from bayesian_transformer.grading import Grader
-from bayesian_transformer.results import dataset_name, greedy_dir, model_name
+from bayesian_transformer.results import PARTS, dataset_name, greedy_dir, model_name
 from bayesian_transformer.scores import DEFAULT_WINDOW
 from eval.utils.bootstrap import DEFAULT_DRAWS
 from eval.utils.detection import SeedRun, load_run
-from eval.utils.detection_report import Report, text_table, write_report
+from eval.utils.detection_report import Report, text_table, write_detection_report
 from eval.utils.eval_options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS, SeveralValues, seeds_in_range
 from eval.utils.evaluation import evaluate
 from eval.utils.length import DEFAULT_STRATA
-from eval.utils.notes import evaluation_notes, made_with
+from eval.utils.notes import evaluation_notes, setting_values
 
 
 @click.command(cls=SeveralValues, help=__doc__)
@@ -65,8 +65,8 @@ def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, *
                 "dataset": dataset,
                 "seeds": [run.seed for run in runs],
                 "missing_seeds": sorted(missing),
-                "num_samples": made_with(runs, "num_samples"),
-                "bayes_sigma": made_with(runs, "bayes_sigma"),
+                "num_samples": setting_values(runs, "num_samples"),
+                "bayes_sigma": setting_values(runs, "bayes_sigma"),
                 "results": [str(folders[run.seed]) for run in runs],
                 "bootstrap_draws": options["bootstrap"],
                 "length_strata": options["length_strata"],
@@ -74,7 +74,7 @@ def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, *
                 "bayesian_transformer": bayesian_transformer.__version__,
             },
         )
-        page = write_report(report, report_folder(output_dir or results_dir / "eval", f"{model}_{dataset}"))
+        page = write_detection_report(report, report_folder(output_dir or results_dir / "eval", f"{model}_{dataset}"))
     print_report(report, page)
     if missing:
         sys.exit(1)
@@ -102,10 +102,10 @@ def seed_folders(root: Path, model: str, dataset: str, options: dict[str, Any]) 
 
 def load_runs(folders: dict[int, Path], workers: int, window: int) -> tuple[list[SeedRun], dict[int, Path]]:
     """The runs that are there, and the folders of the missing ones; ValueError if there is none at all."""
-    missing = {seed: folder for seed, folder in folders.items() if not any(folder.glob("batch_results_*.jsonl"))}
+    missing = {seed: folder for seed, folder in folders.items() if not any(folder.glob(PARTS))}
     if len(missing) == len(folders):
         raise ValueError(
-            f"no batch_results_*.jsonl in {', '.join(map(str, missing.values()))}; check --model, --dataset, --seeds "
+            f"no {PARTS} in {', '.join(map(str, missing.values()))}; check --model, --dataset, --seeds "
             "and --results-dir, or run greedy_unc_single_batch_refine.py first"
         )
     with Grader(workers=workers) as grader:

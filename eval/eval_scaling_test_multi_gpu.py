@@ -25,12 +25,12 @@ from bayesian_transformer.files import write_json
 from bayesian_transformer.grading import Grader
 from bayesian_transformer.problems import answer_text, load_problems, question_id
 from bayesian_transformer.results import SCALING_RESPONSES, dataset_name, model_name, scaling_dir
-from eval.utils.detection_report import write_csv
 from eval.utils.eval_options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS
 from eval.utils.notes import name_some
 from eval.utils.plots import save_figure
 from eval.utils.responses import Problem, read_problems
-from eval.utils.scaling import MODES, made_with, scaling_figure, scaling_notes, scaling_rows, scaling_table
+from eval.utils.scaling import MODES, scaling_figure, scaling_notes, scaling_rows, scaling_table, settings_found
+from eval.utils.tables import write_csv
 
 DEFAULT_P_VAL = 0.9
 DEFAULT_REPEATS = 10
@@ -57,7 +57,11 @@ DEFAULT_REPEATS = 10
 )
 @click.option("--mode", type=click.Choice(MODES), default="all", show_default=True, help="Ways to choose an answer.")
 @click.option(
-    "--repeats", type=click.IntRange(1), default=DEFAULT_REPEATS, show_default=True, help="Draws per size below all."
+    "--repeats",
+    type=click.IntRange(1),
+    default=DEFAULT_REPEATS,
+    show_default=True,
+    help="Random subsets of each size below all.",
 )
 @click.option(
     "--dataset-path",
@@ -106,7 +110,7 @@ def counts(problems: Sequence[Problem]) -> dict[str, Any]:
         "problems": len(problems),
         "responses": sum(problem.answers.size for problem in problems),
         "undecided": {problem.question_id: problem.undecided for problem in problems if problem.undecided},
-        "made_with": made_with(problems),
+        "made_with": settings_found(problems),
         "bayesian_transformer": bayesian_transformer.__version__,
     }
 

@@ -137,7 +137,7 @@ def check_same(where: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) 
             )
 
 
-def token_arrays(completion: Any) -> dict[str, list[float]]:
+def completion_arrays(completion: Any) -> dict[str, list[float]]:
     """The eight per-token quantities of a vLLM completion as lists, in generation order.
 
     Values have 9 significant digits, which is all of a float32 and half of what a float64 prints.
@@ -167,7 +167,7 @@ def greedy_record(
         "token_ids": list(completion.token_ids),
         "finish_reason": completion.finish_reason,
         **{key: settings[key] for key in _OF_GREEDY_RECORD},
-        **token_arrays(completion),
+        **completion_arrays(completion),
     }
 
 
@@ -175,9 +175,16 @@ def response_record(completion: Any, per_token: bool = False) -> dict[str, Any]:
     """One response in the published schema, plus its length, end, further scores and, if asked, per-token arrays.
 
     tu, au, eu, ll are sums over the tokens, ntu, nau, neu means; nll is the mean log-probability, not negated, as in
-    the published files. `scores` holds means. Means over no token at all are null.
+    the published files. `scores` holds means, under the names of scores.py and, for older readers, under those that it
+    had first. Means over no token at all are null.
     """
-    arrays = token_arrays(completion)
+    arrays = completion_arrays(completion)
+    further = {
+        "self_certainty": _mean(arrays["self_certainty"]),
+        "confidence": _mean(arrays["confidence"]),
+        "entropy": _mean(arrays["entropy"]),
+        "bir": _mean(arrays["implicit_reward"]),
+    }
     record = {
         "text": completion.text,
         "uncertainties": {
@@ -190,10 +197,11 @@ def response_record(completion: Any, per_token: bool = False) -> dict[str, Any]:
         },
         "logprobs": {"nll": _mean(arrays["logprob"]), "ll": sum(arrays["logprob"])},
         "scores": {
-            "ce": _mean(arrays["self_certainty"]),
-            "dc": _mean(arrays["confidence"]),
-            "entropy": _mean(arrays["entropy"]),
-            "bir": _mean(arrays["implicit_reward"]),
+            "ce": further["self_certainty"],
+            "dc": further["confidence"],
+            "entropy": further["entropy"],
+            "bir": further["bir"],
+            **{f"{name}_mean": value for name, value in further.items()},
         },
         "token_count": len(completion.token_ids),
         "finish_reason": completion.finish_reason,
