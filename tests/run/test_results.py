@@ -22,7 +22,8 @@ from bayesian_transformer.problems import (
 )
 from bayesian_transformer.results import (
     completion_arrays,
-    greedy_path,
+    greedy_dir,
+    greedy_part,
     greedy_record,
     read_greedy,
     response_record,
@@ -116,7 +117,7 @@ def test_load_problems_refuses_empty_and_broken_files(tmp_path: Path) -> None:
 
 def test_layout() -> None:
     root = Path("results")
-    assert greedy_path(root, "M", "math500", 96, 0, 500) == Path(
+    assert greedy_part(greedy_dir(root, "M", "math500", 96), 0, 500) == Path(
         "results/M_results_vllm_pg/math500/seed96/greedy_unc/batch_results_0_500.jsonl"
     )
     assert scaling_dir(root, "M", "math500", 96, 512) == Path(
