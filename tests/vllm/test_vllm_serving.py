@@ -24,7 +24,7 @@ pytestmark = pytest.mark.engine
 NUM_SAMPLES, TOKENS = 4, 40
 OVERRIDES = {"num_samples": NUM_SAMPLES, "bayes_sigma": 0.3}
 logger = logging.getLogger(__name__)
-OPTIONS = {"hf_overrides": OVERRIDES, "block_size": 32, "disable_log_stats": False}
+OPTIONS: dict[str, Any] = {"hf_overrides": OVERRIDES, "block_size": 32, "disable_log_stats": False}
 ENTROPY, LOGPROB = FIELDS.index("entropy"), FIELDS.index("logprob")
 
 
