@@ -150,7 +150,7 @@ def length_figure(runs: Sequence[SeedRun]) -> Figure:
         axes.set_title(f"{score.label}   {_correlation(values, tokens)}", fontsize=10)
     axes.legend(frameon=False, markerscale=2)
     figure.supxlabel("Response length in tokens", fontsize=10)
-    figure.supylabel("Score in nats", fontsize=10)
+    figure.supylabel("Sum or mean in nats, not negated", fontsize=10)
     return figure
 
 

@@ -192,7 +192,7 @@ def scaling_figure(rows: Sequence[ScalingRow], title: str) -> Figure:
         axes.minorticks_off()
         axes.set(title=_TITLES.get(method, "pass@N"), xlabel="Responses N")
         axes.set_ylabel("Accuracy in %" if method == panels[0] else "")
-    figure.suptitle(f"{title} (dashed: sums over tokens; bands: one standard deviation over repeats)", fontsize=11)
+    figure.suptitle(f"{title}\n(dashed: sums over tokens; bands: one standard deviation over repeats)", fontsize=11)
     figure.legend(labelled.values(), labelled.keys(), loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
