@@ -4,12 +4,15 @@ transformers takes seconds to import and torch half a gigabyte, which a grading 
 So our modules that put something into a registry of transformers are imported when that registry has been, by whoever
 wants it. Whichever of the two packages a program imports first, transformers knows the TFB models afterwards.
 
-The imports of both packages are circular in places. Ours therefore wait until no module of either is half imported.
+The imports of both packages are circular in places. Ours therefore wait until no module of either is half imported, by
+any thread: each holds the lock of the module that it imports, and two that wait for each other get half of one. Where
+threads import at once, the last of them registers.
 """
 
 import importlib
 import sys
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -23,18 +26,13 @@ _REGISTRARS = {
 }
 
 
-class _Progress(threading.local):
-    """The imports of one thread."""
-
-    depth = 0  # modules of both packages that are half imported
-    waiting: tuple[str, ...] = ()  # our modules, to be imported when none is
-
-
 class _Watcher(MetaPathFinder):
     """Finds modules of both packages as the other finders do, and watches them run."""
 
     def __init__(self) -> None:
-        self._progress = _Progress()
+        self._lock = threading.Lock()
+        self._half_imported: Counter[int] = Counter()  # modules of both packages, by the thread that imports them
+        self._waiting: list[str] = []  # our modules, to be imported when there is no such module
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if not name.startswith(("transformers.", "bayesian_transformer.")):
@@ -47,28 +45,38 @@ class _Watcher(MetaPathFinder):
         return spec
 
     def _watched(self, name: str, loader: SourceFileLoader):  # type: ignore[no-untyped-def]
-        run, progress = loader.exec_module, self._progress
+        run = loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
-            progress.depth += 1
+            thread = threading.get_ident()
+            with self._lock:
+                self._half_imported[thread] += 1
             try:
                 run(module)
             finally:
-                progress.depth -= 1
-            if name in _REGISTRARS:
-                progress.waiting += (_REGISTRARS[name],)
-            if not progress.depth:
-                waiting, progress.waiting = progress.waiting, ()
-                for registrar in waiting:
-                    importlib.import_module(registrar)
+                with self._lock:
+                    self._half_imported[thread] -= 1
+                    self._half_imported += Counter()  # without the zeros
+            for registrar in self._due(name):
+                importlib.import_module(registrar)
 
         return exec_module
+
+    def _due(self, name: str) -> list[str]:
+        """What to import now that `name` has been."""
+        with self._lock:
+            if name in _REGISTRARS:
+                self._waiting.append(_REGISTRARS[name])
+            if self._half_imported:
+                return []
+            due, self._waiting = self._waiting, []
+            return due
 
 
 def register_with_transformers() -> None:
     """Register now what can be, and the rest when transformers loads it. Safe to call again."""
+    if not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Watcher())
     for registry, registrar in _REGISTRARS.items():
         if registry in sys.modules:
             importlib.import_module(registrar)
-    if not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Watcher())

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "transformers", "vllm", "sympy")
 _MARK = "modules and search path: "
 _REPORT = f"""
 import atexit, json, sys
@@ -34,11 +35,17 @@ class Seen:
         return set(names) & self.modules
 
 
-def probed(folder: Path, command: Sequence[str], stdin: str = "", cwd: Path | None = None) -> Seen:
+def probed(
+    folder: Path,
+    command: Sequence[str],
+    stdin: str = "",
+    cwd: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Seen:
     """Run a command of Python's to its end; AssertionError unless it succeeds. `folder` may be shared by many."""
     (folder / "sitecustomize.py").write_text(_REPORT)
-    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    paths = [str(folder), *filter(None, [environment.get("PYTHONPATH")])]
+    environment = {**environment, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
         list(command), input=stdin, cwd=cwd or folder, env=environment, capture_output=True, text=True, timeout=300
     )
@@ -55,18 +62,18 @@ def probed_code(folder: Path, code: str) -> Seen:
 
 
 class _Started(BaseException):
-    """Carries the command that was about to be started."""
+    """Carries the command that was about to be started, and its environment."""
 
 
-def command_of(start: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The command that `start()` gives to subprocess.Popen, which then is not started."""
+def start_of(start: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment that `start()` gives to subprocess.Popen, which then starts nothing."""
 
-    def popen(command: list[str], **options: Any) -> NoReturn:
-        raise _Started(command)
+    def popen(command: list[str], env: Mapping[str, str] | None = None, **options: Any) -> NoReturn:
+        raise _Started(command, dict(env or os.environ))
 
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", popen)
         with pytest.raises(_Started) as started:
             start()
-    command: list[str] = started.value.args[0]
-    return command
+    command, environment = started.value.args
+    return command, environment
