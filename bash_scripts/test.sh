@@ -34,4 +34,4 @@ python -m bayesian_transformer.embedded >/dev/null # made once, not by several t
 # An engine takes memory, so no more than four processes. nproc would take OMP_NUM_THREADS for the number of cores.
 CORES=$(env -u OMP_NUM_THREADS nproc)
 PROCESSES=${TEST_PROCESSES:-$((CORES < 4 ? CORES : 4))}
-python -m pytest -n "$PROCESSES" --dist loadfile "$@"
+python -m pytest -n "$PROCESSES" --dist loadgroup --no-loadscope-reorder "$@"

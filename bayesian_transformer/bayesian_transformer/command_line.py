@@ -10,11 +10,14 @@ from contextlib import contextmanager
 
 import click
 
+from . import __version__
+
 # Each subcommand: the module and the name of its click command, and its line in the help.
 _COMMANDS = {
     "convert": ("convert:main", "Turn a checkpoint into a TFB checkpoint."),
     "score": ("score:main", "Uncertainties of given texts."),
     "heatmap": ("heat_map.command:main", "Token heat map of responses as one HTML file."),
+    "doctor": ("doctor.command:main", "What is installed, and whether it works on this machine."),
     "embedded": ("embedded:main", "Prepare the embedded model, or cache the TFB model of another one."),
 }
 
@@ -38,7 +41,7 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="bayesian_transformer", prog_name="tokur")
+@click.version_option(__version__, prog_name="tokur")
 def main() -> None:
     """Token-level uncertainty of LLMs, in vLLM and in transformers."""
 

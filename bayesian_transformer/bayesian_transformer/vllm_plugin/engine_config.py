@@ -28,31 +28,30 @@ class TFBModelConfig(VerifyAndUpdateConfig):
     @staticmethod
     def verify_and_update_config(vllm_config: "VllmConfig") -> None:
         """Check the noise keys, refuse what would give wrong numbers, and name our worker and scheduler."""
-        kernels.mode()  # refuses a TOKUR_KERNELS that there is not, before processes are started
+        kernels.read_mode()  # refuses a TOKUR_KERNELS that there is not, before processes are started
         noise = NoiseConfig.from_model_config(vllm_config.model_config.hf_config)
-        particle_rows = noise.effective_samples - 1
         problems = refused(SETTINGS, vllm_config)
-        if particle_rows and current_platform.is_cuda():
+        if noise.noisy_samples and current_platform.is_cuda():
             problems += refused(GPU_SETTINGS, vllm_config)
         if problems:
             raise ValueError(f"TFB models do not support: {'; '.join(problems)}. Start the engine without.")
-        if particle_rows:
-            make_room(vllm_config, particle_rows)
+        if noise.noisy_samples:
+            make_room(vllm_config, noise.noisy_samples)
             if current_platform.is_cuda():
                 prepare_for_gpu(vllm_config)
         vllm_config.parallel_config.worker_cls = f"{_PACKAGE}.worker.TFBWorker"
         vllm_config.scheduler_config.scheduler_cls = f"{_PACKAGE}.outputs.uncertainty_scheduler"
 
 
-def make_room(vllm_config: "VllmConfig", particle_rows: int) -> None:
-    """Let a forward have `particle_rows` more rows for each request, while what is scheduled stays the same.
+def make_room(vllm_config: "VllmConfig", noisy_samples: int) -> None:
+    """Let a forward have `noisy_samples` more rows for each request, while what is scheduled stays the same.
 
     Compiled code, workspaces and the profiling of memory are made for at most max_num_batched_tokens rows.
     """
     scheduler = vllm_config.scheduler_config
     if scheduler.max_num_scheduled_tokens is None:
         scheduler.max_num_scheduled_tokens = scheduler.max_num_batched_tokens
-    scheduler.max_num_batched_tokens += particle_rows * scheduler.max_num_seqs
+    scheduler.max_num_batched_tokens += noisy_samples * scheduler.max_num_seqs
 
 
 def prepare_for_gpu(vllm_config: "VllmConfig") -> None:

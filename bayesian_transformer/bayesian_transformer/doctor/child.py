@@ -1,0 +1,41 @@
+"""The process of one check: `python -m bayesian_transformer.doctor.child MODULE:FUNCTION DESCRIPTOR SECONDS`.
+
+Whatever goes wrong in here, a crash included, is this check's result and no other's.
+"""
+
+import faulthandler
+import importlib
+import resource
+import signal
+import sys
+import traceback
+
+from .finding import Finding, error
+from .protocol import one_line, open_pipe, send
+
+_AFTER_DEADLINE = 10  # seconds; the doctor kills at the deadline, unless it was killed itself
+
+
+def main() -> None:
+    function, descriptor, seconds = sys.argv[1:]
+    open_pipe(int(descriptor))
+    signal.alarm(int(float(seconds)) + _AFTER_DEADLINE)
+    faulthandler.enable()  # says where a crash happened
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no file behind
+    send(_run(function))
+
+
+def _run(function: str) -> Finding:
+    module, _, name = function.partition(":")
+    try:
+        finding = getattr(importlib.import_module(module), name)()
+    except Exception as problem:  # noqa: BLE001 whatever it is, it is the result
+        traceback.print_exc()
+        return error(f"{type(problem).__name__}: {one_line(str(problem))}")
+    if not isinstance(finding, Finding):
+        return error(f"{function} gave a {type(finding).__name__} instead of a finding")
+    return finding
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The command `tokur doctor`."""
+
+import signal
+import sys
+import time
+from types import FrameType
+
+import click
+
+from ..files import dumps
+from . import screen
+from .checks import CHECKS
+from .examination import run_checks
+from .finding import ERROR
+from .process import Result
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, to be pasted into a report.")
+@click.option("--skip-engine", is_flag=True, help="Start no vLLM engine: quicker, and proves less.")
+def main(as_json: bool, skip_engine: bool) -> None:
+    """Say what is installed and whether it works here.
+
+    Each check runs in a process of its own. The exit status is 0 if none found an error; warnings do not count.
+    Nothing is downloaded.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    checks = [check for check in CHECKS if not (skip_engine and check.engine)]
+    start = time.monotonic()
+    if not as_json:
+        click.echo(screen.header())
+    results = run_checks(checks, _ignore if as_json else _print)
+    seconds = time.monotonic() - start
+    click.echo(dumps(screen.document(results, seconds)) if as_json else screen.footer(results, seconds))
+    sys.exit(any(result.finding.verdict == ERROR for result in results))
+
+
+def _print(result: Result) -> None:
+    click.echo(screen.line(result))
+
+
+def _ignore(result: Result) -> None:
+    pass
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)  # by way of the blocks that end the checks' processes
