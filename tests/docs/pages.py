@@ -78,6 +78,7 @@ PAGES = [
         ROOT / "CONTRIBUTING.md",
         ROOT / "CHANGELOG.md",
         ROOT / "benchmarks" / "README.md",
+        ROOT / "bayesian_transformer" / "README.md",
         *sorted((ROOT / "docs").glob("*.md")),
     )
 ]

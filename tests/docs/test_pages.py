@@ -53,7 +53,7 @@ def test_options_of_python_programs(program: tuple[str, ...]) -> None:
             assert options <= options_of(runpy.run_path(str(ROOT / program[0]), run_name="page")["main"])
 
 
-@pytest.mark.parametrize("name", sorted(name for (name,) in shown("tokur")))
+@pytest.mark.parametrize("name", sorted(name for (name,) in shown("tokur") if name != "--help"))
 def test_options_of_tokur(name: str) -> None:
     command = tokur.get_command(None, name)  # type: ignore[arg-type]
     assert command is not None, f"tokur {name}"
