@@ -63,7 +63,7 @@ class Page:
 
 
 def command_words(line: str) -> list[str]:
-    """The words of a command line, without what it assigns to and in front of the program; [] if it is none."""
+    """The words of a command line, without what it assigns to and in front of the program; [] for any other line."""
     inner = re.sub(r"^\w+=\$\((.*)\)$", r"\1", line)  # MODEL=$(tokur ...)
     words = shlex.split(inner, comments=True)
     while words and _ASSIGNMENT.match(words[0]):
