@@ -78,7 +78,7 @@ evaluated_dataset() {
 gpu_groups() {
     local gpus=() size i
     is_number GPUS_PER_PROCESS "$GPUS_PER_PROCESS"
-    size=$((10#$GPUS_PER_PROCESS)) # 08 is no octal number
+    size=$((10#$GPUS_PER_PROCESS)) # 08 is not an octal number
     ((size)) || die "GPUS_PER_PROCESS must not be 0"
     if [[ -n ${NUM_GPUS:-} ]]; then
         is_number NUM_GPUS "$NUM_GPUS"
@@ -137,7 +137,7 @@ run_chunks() {
     is_number DATASET_START "$first"
     is_number DATASET_END "$last"
     first=$((10#$first)) last=$((10#$last))
-    ((first < last && last <= total)) || die "DATASET_START=$first DATASET_END=$last is no part of $total problems"
+    ((first < last && last <= total)) || die "DATASET_START=$first DATASET_END=$last is not a range of $total problems"
     groups=$(gpu_groups) || return
     mapfile -t groups <<<"$groups"
 

@@ -1,5 +1,5 @@
-"""Decode speed with uncertainties beside plain vLLM, in one run: ours at batch B with S weight samples, plain at B, and
-plain at B * S, which is what S weight samples must cost at least (but for K/V reads, which they share).
+"""Decode speed with uncertainties against plain vLLM, in one run: ours at batch B with S weight samples, plain at B and
+at B * S, which is what S weight samples must cost at least (but for K/V reads, which they share).
 
     python benchmarks/bench_decode.py --quick
     python benchmarks/bench_decode.py --model-shape llama-3.2-1b --batch 1 --batch 16 --samples 5 --json result.json
@@ -31,7 +31,7 @@ from benchmarks.utils.tables import machine_facts, table, versions
 SCHEMA_VERSION = 2
 _TOKEN_BUDGET = 4096  # tokens of one prefill step
 _BLOCK = 128  # tokens in a block of the CPU's K/V cache; a GPU's is smaller
-_ENGINE_BYTES = 3 << 30  # of one engine beside weights, K/V and logits
+_ENGINE_BYTES = 3 << 30  # of one engine, without weights, K/V and logits
 _FULL = {"batch": (1, 4, 16, 64), "num_samples": (1, 2, 5, 10), "context": (128, 1024), "rounds": 7, "steps": 4}
 _QUICK = {"batch": (1, 4, 16), "num_samples": (5,), "context": (128, 1024), "rounds": 5, "steps": 4}
 
@@ -204,7 +204,7 @@ def check_baseline(path: Path, result: dict[str, Any], tolerance: float) -> None
     click.echo(f"no ratio is more than {tolerance:.0%} above {path}", err=True)
 
 
-@click.command(help="Time decoding with uncertainties beside plain vLLM, at the same batch and at S times the batch.")
+@click.command(help="Time decoding with uncertainties against plain vLLM, at the same batch and at S times the batch.")
 @click.option("--model-shape", type=click.Choice(list(SHAPES)), help="Published shape, random weights.")
 @click.option(
     "--model-path",

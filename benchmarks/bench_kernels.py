@@ -1,4 +1,4 @@
-"""The fused kernels of the vLLM plugin beside the plain torch formulas, on a GPU.
+"""The fused kernels of the vLLM plugin compared with the plain torch formulas, on a GPU.
 
 For each shape: the median time of both, their ratio, and the share of the GPU's copy bandwidth (measured here) that the
 fused statistics reach, counting every logit as read twice. The last line is the same as JSON.

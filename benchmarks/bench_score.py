@@ -1,4 +1,4 @@
-"""Scoring a given response beside S full passes of the model over it, and beside generating as many tokens with
+"""Scoring a given response compared with S full passes of the model over it, and with generating as many tokens with
 uncertainties, in one run.
 
     python benchmarks/bench_score.py

@@ -50,7 +50,7 @@ def main(n_particles: int, temperature: float, per_token: bool, **options: Any) 
         refuse_unusable_ids(run)
         folder = folder_to_write(run.options.output_dir, run.model.name, run.dataset, run.options.seed, n_particles)
         settings = run.settings(temperature) | {"per_token": per_token}
-        # In the folder above, because every *.json beside the results is taken for one. A folder that is given whole
+        # In the folder above, because every *.json next to the results is taken for one. A folder that is given whole
         # may have any name there, so the settings bind those beside it too.
         with one_setting(folder.parent, settings, folder.parent.glob(f"*/{RESPONSES}"), {}):
             finished = resume(run, folder, settings, n_particles)
@@ -73,7 +73,7 @@ def refuse_unusable_ids(run: Run) -> None:
 
 
 def resume(run: Run, folder: Path, settings: dict[str, Any], n: int) -> set[str]:
-    """Ids that have a file with n responses; ValueError if one was made with other settings or is no result."""
+    """Ids that have a file with n responses; ValueError if one was made with other settings or is not a result."""
     finished = set()
     for name, job in run.jobs.items():
         path = folder / f"{name}.json"

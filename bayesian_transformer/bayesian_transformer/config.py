@@ -27,7 +27,7 @@ __all__ = [
 class NoiseKeys:
     """The keys of NoiseConfig as fields of a transformers config class.
 
-    Only NoiseConfig checks them: transformers' own check by type refuses a whole number for sigma and is no ValueError.
+    Only NoiseConfig checks them: transformers' own check by type refuses a whole number for sigma, with no ValueError.
     """
 
     bayes_sigma: Any = NoiseConfig.bayes_sigma

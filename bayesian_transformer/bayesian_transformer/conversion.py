@@ -1,7 +1,7 @@
 """Turn a base checkpoint into a TFB checkpoint: the same weights plus basis vectors and the TFB keys in config.json.
 
 The weight files are copied as they are, so the base tensors keep their bytes, and one shard with the basis vectors is
-added. A single-file model becomes a two-shard one, because loaders ignore the index beside a `model.safetensors`.
+added. A single-file model becomes a two-shard one, because loaders ignore the index next to a `model.safetensors`.
 Memory stays near the largest noisy weight and its SVD. The output appears under its name only when it is complete.
 """
 
@@ -119,7 +119,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that takes its name, and its place, if the block succeeds.
+    """Yield a temporary folder next to `path` that takes its name, and its place, if the block succeeds.
 
     ValueError, naming `path`, for what goes wrong with files meanwhile; nothing is left behind then.
     """
@@ -139,7 +139,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 def _copy_files(model_path: Path, directory: Path, files: dict[str, str]) -> dict[str, str]:
-    """Copy the shards and everything that is no weight file; return old shard name -> new shard name."""
+    """Copy the shards and everything that is not a weight file; return old shard name -> new shard name."""
     for source in sorted(model_path.iterdir()):
         skip = source.suffix in _WEIGHT_SUFFIXES or source.name.endswith(".index.json") or source.name == CONFIG_FILE
         if source.is_file() and not skip and not source.name.startswith("."):
@@ -188,7 +188,7 @@ def _save_basis(directory: Path, files: dict[str, str], shards: dict[str, str], 
     sizes = {"total_size": 0, "total_parameters": 0}
     for file in sorted(set(weight_map.values())):
         with safe_open(directory / file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
+            for name in tensors.keys():  # noqa: SIM118  (safe_open is not a mapping)
                 tensor = tensors.get_tensor(name)
                 sizes["total_size"] += tensor.nbytes
                 sizes["total_parameters"] += tensor.numel()

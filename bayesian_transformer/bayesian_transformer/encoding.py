@@ -39,7 +39,7 @@ def encode(
     out. "Paris" after a template that ends in "[/INST]" is scored as " Paris", unless white space stands there already.
 
     ValueError says why a request cannot be scored: no response, more than `limit` tokens, messages that the chat
-    template refuses, text that is no Unicode, a token beyond the `vocabulary` of the model, or a response whose tokens
+    template refuses, text that is not Unicode, a token beyond the `vocabulary` of the model, or a response whose tokens
     decode to another text.
     """
     prompt = _encode_prompt(tokenizer, request.prompt)

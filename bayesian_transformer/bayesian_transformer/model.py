@@ -206,7 +206,7 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin
         """
         keys = [field.name for field in fields(NoiseConfig)]
         if unknown := sorted(noise.keys() - keys):
-            raise ValueError(f"there is no noise key {unknown[0]}; the keys are {', '.join(keys)}")
+            raise ValueError(f"unknown noise key {unknown[0]}; the keys are {', '.join(keys)}")
         if isinstance(lm, NoisyModelMixin) or any(wrapper.lm is lm for wrapper in _WRAPPERS):
             raise ValueError(
                 "the model carries noise already, as a TFB model or in another wrapper, whose basis would be lost; use "
@@ -219,7 +219,7 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin
             projection.check_weight()
         base: dict[str, Any] = {"text_config": copy.deepcopy(lm.config), "target_modules": names}
         model = cls(BayesianLMConfig(**base, **{"basis_idx": list(range(rank))} | noise), lm)
-        _WRAPPERS.discard(model)  # one that fails to get its basis is none
+        _WRAPPERS.discard(model)  # until it has its basis, which may fail
         if basis is not None:
             for projection in model.noisy_projections:
                 projection.set_basis(basis, model.noise.rank, model.noise.bayes_noise)

@@ -112,7 +112,7 @@ def folders_to_read(
         return max(choices, key=lambda each: sum(up.is_dir() for path in each.values() for up in path.parents))
     choice, first = next((each, real) for each, real in zip(choices, filled, strict=True) if real)
     for real in filled:
-        for other in real.keys() - first.keys():  # a link from one name to the other is no second place
+        for other in real.keys() - first.keys():  # a link from one name to the other is not a second place
             raise ValueError(
                 f"there are results under two names, {next(iter(first.values()))} and {real[other]}; "
                 "move one of them away, or all of them under one name"

@@ -82,7 +82,7 @@ def read_lines(source: Path) -> list[bytes]:
 
 
 def read_scores(output: Path, lines: list[bytes]) -> dict[int, dict[str, Any]]:
-    """The rows of an output file by the number of their input line. ValueError if it is no output of this program.
+    """The rows of an output file by the number of their input line. ValueError if another program wrote it.
 
     Nothing is changed. A torn last line is left out; where it is the only one, it must begin as one of `lines` does.
     """
@@ -94,10 +94,10 @@ def read_scores(output: Path, lines: list[bytes]) -> dict[int, dict[str, Any]]:
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict) or row.get("schema_version") != SCHEMA_VERSION or type(row.get("line")) is not int:
-            raise ValueError(f"{output}:{number}: is no line of scores; choose another --output")
+            raise ValueError(f"{output}:{number}: not a line of scores; choose another --output")
         rows[row["line"]] = row
     if torn and not rows and not any(_begins_alike(torn, line) for line in lines):
-        raise ValueError(f"{output}: holds something else than scores; choose another --output")
+        raise ValueError(f"{output}: does not hold scores; choose another --output")
     return rows
 
 

@@ -38,7 +38,7 @@ class Decoder:
 
     def _time_core(self) -> None:
         """Note the duration of schedule, forward, sampling and update: what a step costs when the front end, as in an
-        ordinary run, works beside it in another process."""
+        ordinary run, works at the same time in another process."""
         core = self.engine.engine_core
         get_output = core.get_output
 

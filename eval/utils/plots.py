@@ -68,7 +68,7 @@ def clean_axes(axes: Axes) -> None:
 
 
 def auroc_figure(evaluation: Evaluation) -> Figure:
-    """Estimate and interval for each score, beside both length-controlled values."""
+    """Estimate and interval for each score, next to both length-controlled values."""
     figure = Figure(figsize=(8.5, 7.2), layout="constrained")
     axes = figure.subplots()
     clean_axes(axes)

@@ -27,7 +27,7 @@ class Job:
 def request_seed(seed: int, question_id: str) -> int:
     """Noise and sampling seed of one problem: a function of the run's seed and the problem's id alone.
 
-    So a problem gets the same numbers whatever runs beside it, and after a resume.
+    So a problem gets the same numbers whatever runs with it, and after a resume.
     """
     digest = blake2b(f"{seed}/{question_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> (64 - SEED_BITS)

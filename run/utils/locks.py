@@ -14,7 +14,7 @@ _DECIDING, _WRITING = 0, 1  # bytes of a lock file: one process at a time decide
 
 @contextmanager
 def sole_writer(path: Path) -> Iterator[None]:
-    """Hold a lock beside `path`, which dies with the process; ValueError if another process holds it."""
+    """Hold a lock next to `path`, which dies with the process; ValueError if another process holds it."""
     with _lock_file(path).open("w") as file:
         if not _locked(file, _WRITING):
             raise ValueError(f"{path}: another process is writing it; wait for it or end it")

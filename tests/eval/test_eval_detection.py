@@ -1,4 +1,4 @@
-"""eval_detect_multi_seed.py from results on disk to report, beside an independent computation from the same files."""
+"""eval_detect_multi_seed.py from results on disk to report, against an independent computation from the same files."""
 
 import html.parser
 import json

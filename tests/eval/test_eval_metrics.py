@@ -1,4 +1,4 @@
-"""Ranking metrics beside sklearn and beside plain loops over random orders of tied responses."""
+"""Ranking metrics compared with sklearn and with plain loops over random orders of tied responses."""
 
 import itertools
 from random import Random

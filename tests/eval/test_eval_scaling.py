@@ -1,4 +1,4 @@
-"""Votes and eval_scaling_test_multi_gpu.py beside plain loops over the same subsets."""
+"""Votes and eval_scaling_test_multi_gpu.py compared with plain loops over the same subsets."""
 
 import csv
 import itertools

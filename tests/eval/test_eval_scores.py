@@ -1,4 +1,4 @@
-"""Response scores beside plain Python sums, their names, and their bad input."""
+"""Response scores compared with plain Python sums, their names, and their bad input."""
 
 import math
 from statistics import fmean

@@ -1,4 +1,4 @@
-"""Detection and scaling from stored real responses to the files written, beside numpy, sklearn and plain loops."""
+"""Detection and scaling from stored real responses to the files written, against numpy, sklearn and plain loops."""
 
 import csv
 import itertools

@@ -1,4 +1,4 @@
-"""The fused kernels beside the plain torch formulas and float64 definitions.
+"""The fused kernels compared with the plain torch formulas and float64 definitions.
 
 Run by test_kernels.py in Triton's interpreter, on the CPU; by hand on a machine with a GPU: `pytest
 tests/gpu/kernel_cases.py` then compiles the kernels and runs them there, CUDA graph included.

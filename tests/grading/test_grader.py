@@ -226,7 +226,7 @@ def test_own_solutions_agree_with_their_answers(grader: Grader) -> None:
 def test_public_solutions_agree_with_their_answers(grader: Grader, name: str) -> None:
     path = PUBLIC / f"{name}.jsonl"
     if not path.exists():
-        pytest.skip(f"no {name}.jsonl in ../shared/data beside the repository")
+        pytest.skip(f"no {name}.jsonl in ../shared/data next to the repository")
     rows = read_jsonl(path)
     right = grader.grade([(row["solution"], row["answer"]) for row in rows]).count(Verdict.RIGHT)
     assert right >= 0.99 * len(rows)

@@ -1,4 +1,4 @@
-"""Rules of the grader as properties: commas, equations, words beside numbers; what an interruption leaves behind."""
+"""Rules of the grader as properties: commas, equations, words next to numbers; what an interruption leaves behind."""
 
 from collections.abc import Iterator
 

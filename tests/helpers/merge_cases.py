@@ -20,7 +20,7 @@ def check_merge(
     group: int = 3,
     head_size: int = 8,
 ) -> None:
-    """`merge` beside a float64 softmax over prefix and own token; `scale` up to scores of hundreds."""
+    """`merge` compared with a float64 softmax over prefix and own token; `scale` up to scores of hundreds."""
     generator = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(*shape, generator=generator).to(dtype)  # noqa: E731
     width = KV_HEADS * group * head_size

@@ -1,4 +1,4 @@
-"""What the tests of the run scripts share: a data set, an engine that is none, calls of the scripts, their output."""
+"""What the tests of the run scripts share: a data set, a fake engine, calls of the scripts, their output."""
 
 import json
 from pathlib import Path

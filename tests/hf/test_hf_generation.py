@@ -259,7 +259,7 @@ def test_refused_settings(tiny_llama_tfb_path: Path, options: dict[str, Any], me
 
 
 def test_switches_of_generate_that_cannot_be_off(tiny_llama_tfb_path: Path) -> None:
-    """An option beside a whole config wins in transformers; these three must not."""
+    """An option given next to a whole config wins in transformers; these three must not."""
     model, settings = load(tiny_llama_tfb_path), GenerationConfig(max_new_tokens=2)
     options = {"return_dict_in_generate": False, "use_cache": False, "disable_compile": False}
     output = model.generate(

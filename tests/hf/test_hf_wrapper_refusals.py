@@ -1,4 +1,4 @@
-"""What the wrapper refuses: models that are noisy already, weights without a sound basis, keys that are none."""
+"""What the wrapper refuses: models that are noisy already, weights without a sound basis, unknown keys."""
 
 import copy
 import gc
@@ -60,8 +60,12 @@ def test_a_failed_attempt_does_not_count() -> None:
         (["q_proj"], {"rank": 40}, r"q_proj\.weight: rank 40"),
         (["q_proj"], {"basis": {}}, r"layers\.0\.self_attn\.q_proj\.basis_vectors: missing"),
         (["q_proj"], {"bayes_noise": "up"}, "right, left, std, self-scaling"),
-        (["q_proj"], {"sigma": 0.5, "num_samples": 3}, "no noise key sigma; the keys are bayes_sigma, bayes_noise, "),
-        (["q_proj"], {"target_module": "k_proj"}, "no noise key target_module;"),
+        (
+            ["q_proj"],
+            {"sigma": 0.5, "num_samples": 3},
+            "unknown noise key sigma; the keys are bayes_sigma, bayes_",
+        ),
+        (["q_proj"], {"target_module": "k_proj"}, "unknown noise key target_module;"),
     ],
 )
 def test_bad_arguments_are_named(targets: list[str], options: dict[str, Any], message: str) -> None:

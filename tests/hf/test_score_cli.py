@@ -220,7 +220,7 @@ def test_an_input_without_texts_has_an_output(tiny_llama_tfb_path: Path, source:
 
 
 def test_bad_options_are_one_line(tiny_llama_path: Path, source: Path, tmp_path: Path) -> None:
-    for model, message in [(tiny_llama_path, "is no TFB model"), (tmp_path / "nowhere", "no such folder")]:
+    for model, message in [(tiny_llama_path, "is not a TFB model"), (tmp_path / "nowhere", "no such folder")]:
         result = run(model, source, tmp_path / "scores.jsonl")
         assert result.exit_code == 1
         assert [line for line in result.stderr.splitlines() if line.startswith("Error")] == [

@@ -58,7 +58,7 @@ class Written:
         return path
 
     def _generated(self, kind: str) -> Path:
-        """The results folder of a run script on an engine that is none; `kind` is greedy, scaling or per_token."""
+        """The results folder of a run script on a stand-in for the engine; `kind` is greedy, scaling or per_token."""
         folder = self.root / kind
         folder.mkdir()
         arguments = ["--model-path", save_model(folder / "TFB-tiny"), "--dataset-path", write_sums(folder)]

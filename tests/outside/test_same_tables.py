@@ -55,7 +55,7 @@ def renamed(table: list[dict[str, str]], names: dict[str, str]) -> list[dict[str
 
 
 def same(stored: str, found: str) -> bool:
-    """Whether two cells are equal: as text, or nearly as numbers. An empty cell is no number."""
+    """Whether two cells are equal: as text, or nearly as numbers. An empty cell is not a number."""
     try:
         return stored == found or math.isclose(float(stored), float(found), rel_tol=RELATIVE, abs_tol=ABSOLUTE)
     except ValueError:

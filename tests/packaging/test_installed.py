@@ -82,7 +82,7 @@ def test_what_is_installed_here_is_what_the_wheel_asks_for() -> None:
 
 
 def test_the_console_script_answers_at_once(installed: Installed) -> None:
-    """Under a second; the best of three, as other tests may run beside this one."""
+    """Under a second; the best of three, as other tests may run at the same time."""
     seconds = []
     for _ in range(3):
         start = time.perf_counter()

@@ -98,7 +98,7 @@ def test_long_and_short_names_of_a_data_set_are_one(given: str) -> None:
 def test_a_run_into_a_folder_given_whole_resumes_and_keeps_to_its_settings(
     script: Script, end: str, model: Path, dataset: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same files as below a root, and nothing beside them; found again however the folder is written."""
+    """The same files as below a root, and nothing else; found again however the folder is written."""
     monkeypatch.chdir(dataset.parent)
     fake()
     assert script(model, dataset, "--dataset-end", "2", "--output-dir", f"./out/{end}/").exit_code == 0

@@ -66,7 +66,7 @@ def test_help_and_strictness(script: str) -> None:
         (SINGLE, ["--dataset"], "--dataset needs a value"),
         (SINGLE, ["--dataset", "ten", "--seed", "x"], "seed must be an integer >= 0, got 'x'"),
         (SINGLE, ["--dataset", "eleven"], "no data set 'eleven'"),
-        (SINGLE, ["--dataset", "ten", "--start", "4", "--end", "11"], "is no part of 10 problems"),
+        (SINGLE, ["--dataset", "ten", "--start", "4", "--end", "11"], "is not a range of 10 problems"),
         (PARA, ["--datasets", "ten eleven"], "no data set 'eleven'"),
         (EVAL, ["math500"], "give a data set and a model"),
         (EVAL, ["math500", "llama1b", "96", "x"], "seed must be an integer >= 0, got 'x'"),

@@ -46,7 +46,7 @@ def light(seen: Seen) -> Seen:
 
 
 def test_the_help_comes_in_under_a_second() -> None:
-    """The best of three, as other tests may run beside this one."""
+    """The best of three, as other tests may run at the same time."""
     seconds = []
     for _ in range(3):
         start = time.perf_counter()

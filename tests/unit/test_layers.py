@@ -1,4 +1,4 @@
-"""Low-rank noise beside what it stands for: an explicitly perturbed weight matrix."""
+"""Low-rank noise compared with what it stands for: an explicitly perturbed weight matrix."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Token uncertainties beside the textbook formulas in float64."""
+"""Token uncertainties compared with the textbook formulas in float64."""
 
 import math
 

@@ -68,7 +68,7 @@ SOURCE_CHANGES = [
 
 @pytest.mark.parametrize(("file", "old", "new", "said"), SOURCE_CHANGES, ids=[case[3][:25] for case in SOURCE_CHANGES])
 def test_a_change_in_the_sources_is_named(sources: Path, file: str, old: str, new: str, said: str) -> None:
-    """And is no reason to take the plain formulas without a word."""
+    """And it does not make the plain formulas step in without a word."""
     replace(sources / file, old, new)
     with pytest.raises(LibraryMismatch, match=said) as caught:
         kernels.noise_functions(torch.zeros(1))

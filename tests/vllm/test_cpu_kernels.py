@@ -1,4 +1,4 @@
-"""The C++ kernels beside the plain torch formulas and float64 definitions, and what happens without a compiler.
+"""The C++ kernels compared with the plain torch formulas and float64 definitions, and what happens without a compiler.
 
 Attention is in test_vllm_attention.py.
 """

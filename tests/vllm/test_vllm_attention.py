@@ -1,4 +1,4 @@
-"""The particle rows' attention, plain and in C++, beside a float64 softmax over explicit keys and values."""
+"""The particle rows' attention, plain and in C++, compared with a float64 softmax over explicit keys and values."""
 
 from collections.abc import Callable
 

@@ -18,7 +18,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama that is no TFB model."""
+    """A Llama that is not a TFB model."""
     folder = tmp_path_factory.mktemp("plain")
     LlamaConfig(architectures=["LlamaForCausalLM"], num_hidden_layers=1, hidden_size=128).save_pretrained(folder)
     return folder

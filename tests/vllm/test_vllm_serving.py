@@ -109,7 +109,7 @@ def test_compiled(tiny_llama_tfb_path: Path, alone: dict[int, np.ndarray]) -> No
 
 
 def test_without_the_compiled_kernels(tiny_llama_tfb_path: Path, alone: dict[int, np.ndarray]) -> None:
-    """Fast paths beside plain ones, in max and mean difference; not equal to the last bit, so both did run."""
+    """Fast paths compared with plain ones, in max and mean difference; not equal to the last bit, so both did run."""
     with engine(tiny_llama_tfb_path, in_process=True, kernel_mode="plain", **OPTIONS) as llm:
         results = run(llm, [*range(16)])
     differences = [np.abs(results[i] - alone[i])[:, 1:] for i in results]

@@ -1,6 +1,6 @@
 """The process of one check: `python -m bayesian_transformer.doctor.child MODULE:FUNCTION DESCRIPTOR SECONDS`.
 
-Whatever goes wrong in here, a crash included, is this check's result and no other's.
+Whatever goes wrong in here, a crash included, is the result of this check alone.
 """
 
 import faulthandler

@@ -7,7 +7,7 @@ What counts as equal:
 - numbers: within a relative 1e-4 of the gold answer if one is written with decimals (not just .00), else exactly;
 - 12% is 12 and 0.12 (the sign on either side); 0.12 and 12, both without the sign, differ;
 - units, currency, degree signs and thousands separators are dropped, not compared; words that change a number
-  ("3 million", "5 squared", "not 5") are no units, and a comma in brackets separates, so (2,100) is a pair;
+  ("3 million", "5 squared", "not 5") are not units, and a comma in brackets separates, so (2,100) is a pair;
 - digits with a base (52_8) equal the same digits with that base or without one;
 - a list without parentheses has no order, a tuple has; (1,2) is a pair or an open interval, as the gold answer needs;
 - x = 5 and 5 = x equal 5; x = 5 does not equal y = 5, and 2x = 6, not solved, equals no number;

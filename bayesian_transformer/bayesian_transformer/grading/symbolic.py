@@ -102,7 +102,7 @@ def _same(gold: Value, answer: Value) -> bool:
 
 def _exact(value: Value) -> Value:
     """`value` with its decimals as fractions."""
-    if isinstance(value, sp.And | Relational):  # not evaluated, as 11/10 = 1.1 would be no relation any more
+    if isinstance(value, sp.And | Relational):  # not evaluated, as 11/10 = 1.1 would no longer be a relation
         return type(value)(*map(_exact, getattr(value, "_unsorted_args", value.args)), evaluate=False)
     decimals = {part: sp.Rational(str(part)) for part in value.atoms(sp.Float)}
     return value.xreplace(decimals) if decimals else value
@@ -137,7 +137,7 @@ def _is_multiple(gold: sp.Expr, answer: sp.Expr) -> bool:
 
 
 def _sides(gold: Value, answer: Value) -> list[tuple[sp.Basic, sp.Basic]]:
-    """What of an equation is compared where the other is none: the value of a name or of a number, not of 2x = 6."""
+    """What of an equation is compared with a plain answer: the value of a name or of a number, not of 2x = 6."""
     equation = answer if isinstance(answer, sp.Eq) else gold
     first, last = equation.args
     if _is_name(first):
@@ -150,7 +150,7 @@ def _sides(gold: Value, answer: Value) -> list[tuple[sp.Basic, sp.Basic]]:
 
 
 def _is_rounded(exact: sp.Basic, rounded: sp.Basic) -> bool:
-    """Whether the second number is the first, written without decimals, or a rounding of it; 4 is none of 9/2."""
+    """Whether the second number is the first, written without decimals, or a rounding of it; 4 is not one of 9/2."""
     if not (_is_number(exact) and _is_number(rounded)) or exact.has(sp.Float):
         return False
     tolerance = ROUGHLY if rounded.has(sp.Float) or not exact.is_rational else 0
@@ -180,7 +180,7 @@ def _named(value: Value) -> dict[sp.Symbol, sp.Basic] | None:
 
 
 def _positional(gold: Value, answer: Value) -> tuple[Value, Value]:
-    """Named values as tuples: in the same order of names, or, beside values without names, x before y."""
+    """Named values as tuples: in the same order of names, or, next to values without names, x before y."""
     left, right = _named(gold), _named(answer)
     if left and right:
         return sp.Tuple(*left.values()), sp.Tuple(*(right[name] for name in left if left.keys() == right.keys()))

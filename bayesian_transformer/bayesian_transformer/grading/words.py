@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from .normal_form import ROUGHLY, TEXT, Number, normalize, number
 
-# Words that change the number beside them, so that it is not the answer, and products of names that look like words.
+# Words that change the number next to them, so that it is not the answer, and products of names that look like words.
 NOT_UNITS = re.compile(
     r"(?i)(?<![\\a-z{])(?:(?:hundred|thousand|million|billion|trillion|dozen)s?|zero|one|two|three|four|five|six|seven|"
     r"eight|nine|ten|eleven|twelve|[a-z]+teen|twenty|thirty|fou?rty|fifty|sixty|seventy|eighty|ninety|hal(?:f|ves)|"
@@ -89,7 +89,7 @@ def is_name(text: str) -> bool:
 
 
 def value_text(text: str, other: str) -> str:
-    """`text` without a name ("x =") or a calculation ("2 + 3 =") beside it, if `other` is no equation."""
+    """`text` without a name ("x =") or a calculation ("2 + 3 =") next to it, if `other` is not an equation."""
     *sides, last = (side.strip() for side in text.split("="))
     if not sides or "=" in other or is_false(text):
         return text

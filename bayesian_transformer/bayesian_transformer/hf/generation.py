@@ -97,7 +97,7 @@ class StepRecorder:
         self.steps: list[Tensor] = []  # [B, 8] each
 
     def after_forward(self, model: PreTrainedModel, _: Any, kwargs: dict[str, Any], output: Any) -> None:
-        """Forward hook: run the weight samples of the last token beside the clean logits in `output`."""
+        """Forward hook: run the weight samples of the last token next to the clean logits in `output`."""
         cache = cache_of(model, output)
         inputs = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
         if self.noise is None:

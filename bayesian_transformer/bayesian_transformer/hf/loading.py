@@ -1,4 +1,4 @@
-"""Models and tokenizers for the command lines: whatever is wrong with them is one line that names option and file."""
+"""Models and tokenizers for the command lines: an error is one line that names the option and the file."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..model import NoisyModelMixin
 def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
     """A model with noisy projections, in evaluation mode. ClickException if `path` holds something else."""
     try:
-        torch.zeros(1, device=device).item()  # one without values, meta, is no use either
+        torch.zeros(1, device=device).item()  # meta, a device without values, does not work either
     except (AssertionError, RuntimeError) as error:  # a torch without CUDA raises the former
         raise click.ClickException(f"--device {device}: {_first_line(error)}") from error
     try:
@@ -26,7 +26,7 @@ def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
         reason = _first_line(error) if known else "no such folder, nor a model that was downloaded"
         raise click.ClickException(f"--model-path {path}: {reason}") from error
     if not isinstance(model, NoisyModelMixin):
-        raise click.ClickException(f"--model-path {path}: is no TFB model; convert it with convert_to_tfb.py")
+        raise click.ClickException(f"--model-path {path}: is not a TFB model; convert it with convert_to_tfb.py")
     try:
         return model.to(device).eval()  # type: ignore[attr-defined]
     except RuntimeError as error:  # it does not fit there

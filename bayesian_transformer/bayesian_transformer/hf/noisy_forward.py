@@ -181,7 +181,7 @@ def _parallel_logits(
             'attn_implementation="sdpa" or "eager"'
         )
     columns, noisy_samples = valid.shape[1], noise.noisy_samples
-    prefix = columns - 1  # the last token is no other's prefix
+    prefix = columns - 1  # no other token has the last one in its prefix
     own_column = torch.arange(columns - inputs.shape[1], columns, device=valid.device).repeat_interleave(noisy_samples)
     earlier = torch.arange(prefix, device=valid.device) < own_column[:, None]
     own = torch.eye(len(own_column), dtype=torch.bool, device=valid.device).expand(len(valid), -1, -1)

@@ -80,7 +80,7 @@ class QKVNoise:
     """Adds a layer's noise to the q and v parts of its fused projection output, particle rows only.
 
     The basis is one parameter of the qkv projection. Right: [2r, q + k + v], q basis^T over v basis^T with zeros
-    elsewhere, so that one matmul perturbs both and leaves k as it is. Left: [hidden, 2r], q basis beside v basis.
+    elsewhere, so that one matmul perturbs both and leaves k as it is. Left: [hidden, 2r], q basis next to v basis.
     """
 
     def __init__(self, qkv_proj: Any, layer: int, particles: Particles) -> None:

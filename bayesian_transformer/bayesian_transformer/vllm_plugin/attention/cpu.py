@@ -71,7 +71,7 @@ class CpuParticleAttention:
 class CachePacking:
     """How the CPU kernels lay out one block of K [D, block size] and V [block size, D] for one head.
 
-    The layout depends on the instruction set and is no documented interface, so it is learned by writing coded values
+    The layout depends on the instruction set and is not documented, so it is learned by writing coded values
     through the official operator. `key_order[d, t]` and `value_order[t, d]` are places in the packed block; None means
     that the packed block already is that matrix.
     """

@@ -3,7 +3,7 @@
 The vocabulary is cut into chunks of fixed size, one program per chunk, so that a single token fills the GPU and the
 numbers of a token do not depend on the batch. First read (`row_pass`): for each row and chunk its maximum and the
 partial sums of softmax and entropy relative to it. Second read (`mixture_pass`): the entropy of the mean distribution,
-which needs the normalisers of all samples; beside it, one program per token finds the sum of the largest logits.
+which needs the normalisers of all samples; next to it, one program per token finds the sum of the largest logits.
 `finish` merges the partial sums. Nothing of size S x V is written, shapes alone decide what is allocated, and the host
 waits for nothing: the kernels can be captured in a CUDA graph.
 
