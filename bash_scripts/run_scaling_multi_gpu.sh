@@ -16,7 +16,7 @@ again to continue); then evaluate them, which needs no GPU.
 Options (each can also be set from the environment):
   --model NAME      MODEL        TFB model: path, llama1b, qwen3b, ...      [llama1b]
   --dataset NAME    DATASET      data set or JSONL file                     [math500]
-  --seed N          SEED         seed of noise, sampling and draws          [96]
+  --seed N          SEED         seed of noise, sampling and subsets        [96]
   --p_val P         P_VAL        share of the responses that may vote       [0.1]
   --n-particles N   N_PARTICLES  responses per problem                      [512]
   --mode MODE       MODE         all, majority, weighted, best_of_n, pass   [all]

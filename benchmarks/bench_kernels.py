@@ -42,29 +42,29 @@ def copy_bandwidth() -> float:
     return 2 * source.nbytes / (1e-3 * milliseconds(lambda: target.copy_(source)))
 
 
-def statistics(batch: int, samples: int, vocabulary: int, bandwidth: float) -> dict[str, float]:
+def statistics(batch: int, num_samples: int, vocabulary: int, bandwidth: float) -> dict[str, float]:
     """The eight quantities from bfloat16 logits."""
     from bayesian_transformer.vllm_plugin.kernels.triton_statistics import fused_token_uncertainty
 
-    logits = (4 * torch.randn(samples, batch, vocabulary, device="cuda")).bfloat16()
+    logits = (4 * torch.randn(num_samples, batch, vocabulary, device="cuda")).bfloat16()
     token_ids = torch.randint(vocabulary, (batch,), device="cuda")
     fused = milliseconds(lambda: fused_token_uncertainty(logits, token_ids).stack())
     plain = milliseconds(lambda: token_uncertainty(logits, token_ids).stack())
-    reads = 1 if samples == 1 else 2
+    reads = 1 if num_samples == 1 else 2
     return {"fused_ms": fused, "plain_ms": plain, "bandwidth": reads * logits.nbytes / (1e-3 * fused) / bandwidth}
 
 
-def right_noise(batch: int, samples: int) -> dict[str, float]:
-    """A step's right noise: one draw for all layers, then each layer's addition."""
+def right_noise(batch: int, num_samples: int) -> dict[str, float]:
+    """A step's right noise: all layers drawn at once, then each layer's addition."""
     from bayesian_transformer.vllm_plugin.kernels.triton_noise import add_right_noise, draw_noise
 
-    rows, width = batch * (samples - 1), Q_SIZE + 2 * KV_SIZE
+    rows, width = batch * (num_samples - 1), Q_SIZE + 2 * KV_SIZE
     seeds = torch.arange(batch, device="cuda")
     z = torch.empty(LAYERS, rows, 2, RANK, device="cuda")
     qkv, x = (torch.randn(rows, size, device="cuda").bfloat16() for size in (width, HIDDEN))
     basis = torch.randn(2 * RANK, width, device="cuda").bfloat16()
     sites = torch.arange(2 * LAYERS, device="cuda").view(LAYERS, 1, 2)
-    sample = torch.arange(1, samples, device="cuda").repeat_interleave(batch)[:, None]
+    sample = torch.arange(1, num_samples, device="cuda").repeat_interleave(batch)[:, None]
 
     def fused() -> None:
         draw_noise(z, seeds, seeds)
@@ -72,7 +72,7 @@ def right_noise(batch: int, samples: int) -> dict[str, float]:
             add_right_noise(qkv, x, basis, z[layer], SIGMA, (Q_SIZE, KV_SIZE))
 
     def plain() -> None:
-        seed = seeds.repeat(samples - 1)[:, None]
+        seed = seeds.repeat(num_samples - 1)[:, None]
         noise: Tensor = standard_normal(seed, seed, sites, sample, RANK).flatten(-2)
         for layer in range(LAYERS):
             scale = SIGMA * torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
@@ -82,24 +82,28 @@ def right_noise(batch: int, samples: int) -> dict[str, float]:
 
 
 @click.command(help=(__doc__ or "").split("\n\n")[0])
-@click.option("--samples", default=5, show_default=True, type=click.IntRange(1), help="Weight samples S.")
+@click.option(
+    "--samples", "num_samples", default=5, show_default=True, type=click.IntRange(1), help="Weight samples S."
+)
 @click.option("--vocabulary", default=128_256, show_default=True, type=click.IntRange(1))
-def main(samples: int, vocabulary: int) -> None:
+def main(num_samples: int, vocabulary: int) -> None:
     if not torch.cuda.is_available() or not HAS_TRITON:
         raise click.ClickException("bench_kernels.py needs an NVIDIA GPU and triton; there is nothing to time without")
     bandwidth = copy_bandwidth()
-    click.echo(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e12:.2f} TB/s; S = {samples}, V = {vocabulary}")
+    click.echo(
+        f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e12:.2f} TB/s; S = {num_samples}, V = {vocabulary}"
+    )
     rows: list[dict[str, Any]] = []
     for batch in BATCHES:
-        rows.append({"kernel": "statistics", "batch": batch, **statistics(batch, samples, vocabulary, bandwidth)})
-        if samples > 1:
-            rows.append({"kernel": "right noise", "batch": batch, **right_noise(batch, samples)})
+        rows.append({"kernel": "statistics", "batch": batch, **statistics(batch, num_samples, vocabulary, bandwidth)})
+        if num_samples > 1:
+            rows.append({"kernel": "right noise", "batch": batch, **right_noise(batch, num_samples)})
     for row in sorted(rows, key=lambda row: row["kernel"]):
         fused, plain = row["fused_ms"], row["plain_ms"]
         share = f"  {row['bandwidth']:.0%} of bandwidth" if "bandwidth" in row else ""
         times = f"{fused:.4f} ms  plain {plain:.4f} ms  {plain / fused:.1f}x"
         click.echo(f"{row['kernel']:12s} B = {row['batch']:4d}  {times}{share}")
-    click.echo(json.dumps({"samples": samples, "vocabulary": vocabulary, "bandwidth": bandwidth, "rows": rows}))
+    click.echo(json.dumps({"num_samples": num_samples, "vocabulary": vocabulary, "bandwidth": bandwidth, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def table(result: Mapping[str, Any]) -> str:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="TFB model.  [default: the embedded one]",
 )
-@click.option("--samples", type=click.IntRange(1), default=5, show_default=True, help="S.")
+@click.option("--samples", "num_samples", type=click.IntRange(1), default=5, show_default=True, help="S.")
 @click.option("--prompt", type=click.IntRange(1), default=32, show_default=True, help="Tokens of the prompt.")
 @click.option("--tokens", type=click.IntRange(1), default=1000, show_default=True, help="Tokens of the response.")
 @click.option("--chunk-rows", type=click.IntRange(1), default=CHUNK_ROWS, show_default=True, help="As in scoring.")
@@ -115,7 +115,7 @@ def table(result: Mapping[str, Any]) -> str:
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here too.")
 def main(
     model_path: Path | None,
-    samples: int,
+    num_samples: int,
     rounds: int,
     threads: int | None,
     dtype: str,
@@ -127,7 +127,7 @@ def main(
         torch.set_num_threads(threads)
     path = model_path or tfb_model()
     model: Any = load_model(str(path), dtype, device)
-    model.config.num_samples = samples
+    model.config.num_samples = num_samples
     limit = max_length(model.config)
     if limit and sizes["prompt"] + sizes["tokens"] > limit:
         raise click.UsageError(f"--prompt and --tokens make more than the {limit} tokens of {path}")

@@ -2,11 +2,13 @@
 
     python eval/eval_detect_multi_seed.py --dataset math500 --model llama1b --seeds 96 89 64
 
-Reads RESULTS_DIR/{model}_results_vllm_pg/{dataset}/seed{seed}/{results_subdir}/ and writes
-OUTPUT_DIR/{model}_{dataset}_{timestamp}/. Needs no GPU. Exits with 1 if a seed is missing.
+Reads RESULTS_DIR/{model}_results_vllm_pg/{dataset}/seed{seed}/{results_subdir}/, where model and data set may have
+their long or their short names, and writes OUTPUT_DIR/{model}_{dataset}_{timestamp}/. Needs no GPU. Exits with 1 if a
+seed is missing.
 """
 
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,21 +21,21 @@ from tqdm import tqdm
 import bayesian_transformer
 from bayesian_transformer.command_line import one_line_errors
 from bayesian_transformer.grading import Grader
-from bayesian_transformer.results import dataset_name, greedy_dir, model_name
+from bayesian_transformer.results import GREEDY_SUBDIR, PARTS, dataset_name, folders_to_read, model_name
 from bayesian_transformer.scores import DEFAULT_WINDOW
 from eval.utils.bootstrap import DEFAULT_DRAWS
 from eval.utils.detection import SeedRun, load_run
-from eval.utils.detection_report import Report, text_table, write_report
+from eval.utils.detection_report import Report, text_table, write_detection_report
 from eval.utils.eval_options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS, SeveralValues, seeds_in_range
 from eval.utils.evaluation import evaluate
 from eval.utils.length import DEFAULT_STRATA
-from eval.utils.notes import evaluation_notes, made_with
+from eval.utils.notes import evaluation_notes, setting_values
 
 
 @click.command(cls=SeveralValues, help=__doc__)
 @DATASET
 @MODEL
-@click.option("--results_subdir", "--results-subdir", default="greedy_unc", show_default=True)
+@click.option("--results_subdir", "--results-subdir", default=GREEDY_SUBDIR, show_default=True)
 @click.option("--seeds", type=click.IntRange(0), multiple=True, help="One or more seeds: --seeds 96 89 64.")
 @click.option(
     "--seeds_range",
@@ -52,8 +54,9 @@ from eval.utils.notes import evaluation_notes, made_with
 @WORKERS
 def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, **options: Any) -> None:
     dataset, model = dataset_name(dataset), model_name(model)
-    folders = seed_folders(results_dir, model, dataset, options)
+    seeds = asked_seeds(options)
     with one_line_errors():
+        folders = folders_to_read(results_dir, model, dataset, seeds, subdir=options["results_subdir"])
         runs, missing = load_runs(folders, options["workers"], options["window"])
         evaluation = evaluate(runs, options["bootstrap"], options["length_strata"])
         report = Report(
@@ -65,8 +68,8 @@ def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, *
                 "dataset": dataset,
                 "seeds": [run.seed for run in runs],
                 "missing_seeds": sorted(missing),
-                "num_samples": made_with(runs, "num_samples"),
-                "bayes_sigma": made_with(runs, "bayes_sigma"),
+                "num_samples": setting_values(runs, "num_samples"),
+                "bayes_sigma": setting_values(runs, "bayes_sigma"),
                 "results": [str(folders[run.seed]) for run in runs],
                 "bootstrap_draws": options["bootstrap"],
                 "length_strata": options["length_strata"],
@@ -74,7 +77,7 @@ def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, *
                 "bayesian_transformer": bayesian_transformer.__version__,
             },
         )
-        page = write_report(report, report_folder(output_dir or results_dir / "eval", f"{model}_{dataset}"))
+        page = write_detection_report(report, report_folder(output_dir or results_dir / "eval", f"{model}_{dataset}"))
     print_report(report, page)
     if missing:
         sys.exit(1)
@@ -90,22 +93,19 @@ def print_report(report: Report, page: Path) -> None:
     click.echo(f"\nReport: {page}")
 
 
-def seed_folders(root: Path, model: str, dataset: str, options: dict[str, Any]) -> dict[int, Path]:
-    """Results folder of each seed that was asked for, in ascending order."""
+def asked_seeds(options: dict[str, Any]) -> Sequence[int]:
+    """The seeds of --seeds or --seeds_range, of which one must be given."""
     if bool(options["seeds"]) == bool(options["seeds_range"]):
         raise click.UsageError("give either --seeds or --seeds_range")
-    seeds = options["seeds"] or range(options["seeds_range"][0], options["seeds_range"][1] + 1)
-    return {
-        seed: greedy_dir(root, model, dataset, seed).with_name(options["results_subdir"]) for seed in sorted(set(seeds))
-    }
+    return options["seeds"] or range(options["seeds_range"][0], options["seeds_range"][1] + 1)
 
 
 def load_runs(folders: dict[int, Path], workers: int, window: int) -> tuple[list[SeedRun], dict[int, Path]]:
     """The runs that are there, and the folders of the missing ones; ValueError if there is none at all."""
-    missing = {seed: folder for seed, folder in folders.items() if not any(folder.glob("batch_results_*.jsonl"))}
+    missing = {seed: folder for seed, folder in folders.items() if not any(folder.glob(PARTS))}
     if len(missing) == len(folders):
         raise ValueError(
-            f"no batch_results_*.jsonl in {', '.join(map(str, missing.values()))}; check --model, --dataset, --seeds "
+            f"no {PARTS} in {', '.join(map(str, missing.values()))}; check --model, --dataset, --seeds "
             "and --results-dir, or run greedy_unc_single_batch_refine.py first"
         )
     with Grader(workers=workers) as grader:

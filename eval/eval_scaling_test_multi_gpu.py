@@ -2,10 +2,11 @@
 
     python eval/eval_scaling_test_multi_gpu.py --dataset math500 --model llama1b --seed 96 --p_val 0.1
 
-Reads RESULTS_DIR/inference_scaling/{model}_results_vllm_pg/{dataset}/seed{seed}/p{n}/single_greedy_unc/*.json and
-writes {model}_{dataset}_seed{seed}_p{p}_{mode}_scaling_{summary.csv,metadata.json,plot.png} to OUTPUT_DIR. The name
-goes back to the published script; this one grades each response once and then only counts, so it needs no GPU.
-Exits with 1 if a file could not be used.
+Reads RESULTS_DIR/inference_scaling/{model}_results_vllm_pg/{dataset}/seed{seed}/p{n}/single_greedy_unc/*.json, where
+model and data set may have their long or their short names, and writes
+{model}_{dataset}_seed{seed}_p{p}_{mode}_scaling_{summary.csv,metadata.json,plot.png} to OUTPUT_DIR. The name of this
+script is the published one; it grades each response once and then only counts, so it needs no GPU. Exits with 1 if a
+file could not be used.
 """
 
 import sys
@@ -24,13 +25,13 @@ from bayesian_transformer.command_line import one_line_errors
 from bayesian_transformer.files import write_json
 from bayesian_transformer.grading import Grader
 from bayesian_transformer.problems import answer_text, load_problems, question_id
-from bayesian_transformer.results import SCALING_RESPONSES, dataset_name, model_name, scaling_dir
-from eval.utils.detection_report import write_csv
+from bayesian_transformer.results import RESPONSES, SCALING_RESPONSES, dataset_name, folders_to_read, model_name
 from eval.utils.eval_options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS
 from eval.utils.notes import name_some
 from eval.utils.plots import save_figure
 from eval.utils.responses import Problem, read_problems
-from eval.utils.scaling import MODES, made_with, scaling_figure, scaling_notes, scaling_rows, scaling_table
+from eval.utils.scaling import MODES, scaling_figure, scaling_notes, scaling_rows, scaling_table, settings_found
+from eval.utils.tables import write_csv
 
 DEFAULT_P_VAL = 0.9
 DEFAULT_REPEATS = 10
@@ -57,7 +58,11 @@ DEFAULT_REPEATS = 10
 )
 @click.option("--mode", type=click.Choice(MODES), default="all", show_default=True, help="Ways to choose an answer.")
 @click.option(
-    "--repeats", type=click.IntRange(1), default=DEFAULT_REPEATS, show_default=True, help="Draws per size below all."
+    "--repeats",
+    type=click.IntRange(1),
+    default=DEFAULT_REPEATS,
+    show_default=True,
+    help="Random subsets of each size below all.",
 )
 @click.option(
     "--dataset-path",
@@ -69,8 +74,9 @@ DEFAULT_REPEATS = 10
 @WORKERS
 def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, **options: Any) -> None:
     dataset, model = dataset_name(dataset), model_name(model)
-    folder = scaling_dir(results_dir, model, dataset, options["seed"], options["n_particles"])
+    seed, n = options["seed"], options["n_particles"]
     with one_line_errors():
+        folder = folders_to_read(results_dir, model, dataset, [seed], n)[seed]
         gold, unusable = gold_answers(options["dataset_path"]) if options["dataset_path"] else ({}, [])
         problems, failures = load(folder, gold, options["workers"])
         choice = {key: options[key] for key in ("seed", "p_val", "repeats", "mode")}
@@ -106,14 +112,14 @@ def counts(problems: Sequence[Problem]) -> dict[str, Any]:
         "problems": len(problems),
         "responses": sum(problem.answers.size for problem in problems),
         "undecided": {problem.question_id: problem.undecided for problem in problems if problem.undecided},
-        "made_with": made_with(problems),
+        "made_with": settings_found(problems),
         "bayesian_transformer": bayesian_transformer.__version__,
     }
 
 
 def load(folder: Path, gold: dict[str, str], workers: int) -> tuple[list[Problem], list[str]]:
     """The problems of `folder`, and what is wrong with the files that could not be used; ValueError if none could."""
-    paths = sorted(folder.glob("*.json"))
+    paths = sorted(folder.glob(RESPONSES))
     if not paths:
         there = sorted(other.name for other in folder.parent.parent.glob("p*"))
         raise ValueError(

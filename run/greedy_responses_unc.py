@@ -3,6 +3,7 @@
     python run/greedy_responses_unc.py --model-path TFB_MODEL --dataset-path problems.jsonl --n-particles 512
 
 Results go to OUTPUT_DIR/inference_scaling/{model}_results_vllm_pg/{dataset}/seed{seed}/p{n}/single_greedy_unc/.
+An OUTPUT_DIR that already ends in *_results_vllm_pg/DATASET/seedN/pN/NAME is itself the folder of the results.
 A killed run continues where it stopped when it is started again.
 """
 
@@ -16,7 +17,14 @@ import click
 
 from bayesian_transformer.command_line import one_line_errors
 from bayesian_transformer.files import write_json
-from bayesian_transformer.results import check_same, read_settings, response_record, scaling_dir, scaling_record
+from bayesian_transformer.results import (
+    RESPONSES,
+    check_same,
+    folder_to_write,
+    read_settings,
+    response_record,
+    scaling_record,
+)
 from run.utils.config import SCALING_BATCH, SCALING_RESPONSES, SCALING_TEMPERATURE
 from run.utils.locks import one_setting
 from run.utils.run import Run
@@ -40,10 +48,10 @@ def main(n_particles: int, temperature: float, per_token: bool, **options: Any) 
     with one_line_errors():
         run = Run.prepare(RunOptions(**options))
         refuse_unusable_ids(run)
-        folder = scaling_dir(run.options.output_dir, run.model.name, run.dataset, run.options.seed, n_particles)
+        folder = folder_to_write(run.options.output_dir, run.model.name, run.dataset, run.options.seed, n_particles)
         settings = run.settings(temperature) | {"per_token": per_token}
         # In the folder above, because every *.json beside the results is taken for one.
-        with one_setting(folder.parent, settings, folder.glob("*.json"), {}):
+        with one_setting(folder.parent, settings, folder.parent.glob(f"*/{RESPONSES}"), {}):
             finished = resume(run, folder, settings, n_particles)
             for job, output in run.results(finished, n_particles, temperature):
                 try:

@@ -3,6 +3,7 @@
     python run/greedy_unc_single_batch_refine.py --model-path TFB_MODEL --dataset-path problems.jsonl
 
 Results go to OUTPUT_DIR/{model}_results_vllm_pg/{dataset}/seed{seed}/greedy_unc/batch_results_{start}_{end}.jsonl.
+An OUTPUT_DIR that already ends in *_results_vllm_pg/DATASET/seedN/NAME is itself the folder of the batch_results.
 A killed run continues where it stopped when it is started again.
 """
 
@@ -17,7 +18,7 @@ import click
 from bayesian_transformer.command_line import one_line_errors
 from bayesian_transformer.files import append_jsonl, drop_torn_line
 from bayesian_transformer.problems import question_id
-from bayesian_transformer.results import PARTS, check_same, greedy_path, greedy_record, greedy_records
+from bayesian_transformer.results import PARTS, check_same, folder_to_write, greedy_part, greedy_record, greedy_records
 from run.utils.config import GREEDY_BATCH
 from run.utils.locks import one_setting, sole_writer
 from run.utils.run import Run
@@ -31,8 +32,8 @@ TEMPERATURE = 0.0
 def main(**options: Any) -> None:
     with one_line_errors():
         run = Run.prepare(RunOptions(**options))
-        path = greedy_path(run.options.output_dir, run.model.name, run.dataset, run.options.seed, run.start, run.end)
-        folder, settings = path.parent, run.settings(TEMPERATURE)
+        folder = folder_to_write(run.options.output_dir, run.model.name, run.dataset, run.options.seed)
+        path, settings = greedy_part(folder, run.start, run.end), run.settings(TEMPERATURE)
         with sole_writer(path):
             drop_torn_line(path)
             with one_setting(folder, settings, folder.glob(PARTS), {"dataset_problems": run.dataset_problems}):

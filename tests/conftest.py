@@ -52,11 +52,18 @@ _TINY = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The engine tests compare with float32 references, which vLLM's attention on a GPU does not compute in."""
-    if torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("engine"):
-                item.add_marker(pytest.mark.skip(reason="needs vLLM's CPU build"))
+    """What runs where, and in which order.
+
+    A file stays in one test process, as its tests share what is slow to make, unless a test names another group. What
+    starts engines comes first: at the end, when one process is done, small groups are left for the other.
+    """
+    for item in items:
+        if not any(item.iter_markers("xdist_group")):
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+        # The engine tests compare with float32 references, which vLLM's attention on a GPU does not compute in.
+        if torch.cuda.is_available() and item.get_closest_marker("engine"):
+            item.add_marker(pytest.mark.skip(reason="needs vLLM's CPU build"))
+    items.sort(key=lambda item: item.get_closest_marker("engine") is None)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import click
 
+from . import __version__
+
 # Each subcommand: the module and the name of its click command, and its line in the help.
 _COMMANDS = {
     "convert": ("convert:main", "Turn a checkpoint into a TFB checkpoint."),
@@ -39,7 +41,7 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="bayesian_transformer", prog_name="tokur")
+@click.version_option(__version__, prog_name="tokur")
 def main() -> None:
     """Token-level uncertainty of LLMs, in vLLM and in transformers."""
 

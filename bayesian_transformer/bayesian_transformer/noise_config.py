@@ -18,7 +18,9 @@ class NoiseConfig:
     basis_idx: tuple[int, ...] = tuple(range(DEFAULT_RANK))  # which singular directions, by descending singular value
     num_samples: int = 10  # weight samples per token, the noise-free one included
     sample: bool = True  # False runs the noise-free model only
-    use_tfb_for_generation: bool = False  # draw tokens from the mean of all samples, not from the noise-free one
+    use_tfb_for_generation: bool = (
+        False  # sample tokens from the mean of all weight samples, not from the noise-free one
+    )
     kinds: ClassVar[tuple[str, ...]] = NOISE_KINDS
 
     @classmethod
@@ -38,6 +40,11 @@ class NoiseConfig:
     def effective_samples(self) -> int:
         """Weight samples that are computed: 1 when sampling is switched off."""
         return self.num_samples if self.sample else 1
+
+    @property
+    def noisy_samples(self) -> int:
+        """Those of them that carry noise: S - 1."""
+        return self.effective_samples - 1
 
     @property
     def rank(self) -> int:

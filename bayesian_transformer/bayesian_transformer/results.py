@@ -3,11 +3,14 @@
     {root}/{model}_results_vllm_pg/{dataset}/seed{seed}/greedy_unc/batch_results_{start}_{end}.jsonl
     {root}/inference_scaling/{model}_results_vllm_pg/{dataset}/seed{seed}/p{n}/single_greedy_unc/{question_id}.json
 
+Runs write under the long names of models and data sets, unless they are given a folder; see `folder_to_write`.
 All uncertainties are in nats. A value that is not finite is stored as null.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,10 @@ SCALING_RESPONSES = 512  # per problem, in the published experiments
 SCHEMA_VERSION = 1
 SETTINGS_FILE = "settings.json"
 PARTS = "batch_results_*.jsonl"  # the files of greedy results in a folder
+RESPONSES = "*.json"  # the files of n responses per problem in a folder
+GREEDY_SUBDIR = "greedy_unc"
+# The end of a path that is a folder of results already: data set, seed, n if it is for several responses, any name.
+_WHOLE_FOLDER = re.compile(r"[^/]_results_vllm_pg/([^/]+)/seed([0-9]+)(?:/p([0-9]+))?/[^/]+\Z")
 
 # Everything that decides the numbers of a run. Results are only comparable where these agree (but for the seed).
 SETTINGS = (
@@ -52,20 +59,79 @@ def dataset_name(name_or_path: str) -> str:
     return DATASETS.get(stem, stem)
 
 
-def greedy_dir(root: Path, model: str, dataset: str, seed: int) -> Path:
+def greedy_dir(root: Path, model: str, dataset: str, seed: int, subdir: str = GREEDY_SUBDIR) -> Path:
     """Folder of the greedy results of one model, data set and seed."""
-    return root / f"{model}_results_vllm_pg" / dataset / f"seed{seed}" / "greedy_unc"
+    return root / f"{model}_results_vllm_pg" / dataset / f"seed{seed}" / subdir
 
 
-def greedy_path(root: Path, model: str, dataset: str, seed: int, start: int, end: int) -> Path:
-    """File of the greedy results for problems [start, end)."""
-    return greedy_dir(root, model, dataset, seed) / f"batch_results_{start}_{end}.jsonl"
+def greedy_part(folder: Path, start: int, end: int) -> Path:
+    """File of the greedy results for problems [start, end) in a folder."""
+    return folder / PARTS.replace("*", f"{start}_{end}")
 
 
 def scaling_dir(root: Path, model: str, dataset: str, seed: int, n: int) -> Path:
     """Folder of the files with n responses per problem."""
-    base = root / "inference_scaling" / f"{model}_results_vllm_pg" / dataset
-    return base / f"seed{seed}" / f"p{n}" / "single_greedy_unc"
+    return greedy_dir(root / "inference_scaling", model, dataset, seed, f"p{n}") / "single_greedy_unc"
+
+
+def folder_to_write(output_dir: Path, model: str, dataset: str, seed: int, n: int | None = None) -> Path:
+    """Folder that a run writes to; `n` is the number of responses per problem, None for greedy answers.
+
+    It is `output_dir` itself, as an absolute path, if that already ends in *_results_vllm_pg/{dataset}/seed{seed}/ and
+    any name, with p{n}/ before the name unless n is None. Otherwise it is the standard folder below `output_dir`.
+    ValueError if that end is of another data set, seed or n than the run; the model may have any name in it.
+    """
+    whole = Path(os.path.normpath(output_dir.absolute()))  # "." too ends in what it stands for
+    match = _WHOLE_FOLDER.search(whole.as_posix())
+    if match is None:
+        return _standard_dir(output_dir, model, dataset, seed, n, GREEDY_SUBDIR)
+    of_folder = _described(dataset_name(match[1]), int(match[2]), int(match[3]) if match[3] else None)
+    for found, wanted in zip(of_folder, _described(dataset, seed, n), strict=True):
+        if found != wanted:
+            raise ValueError(
+                f"--output-dir {output_dir}: is a folder for {found}, this run is for {wanted}; "
+                "give the folder of this run, or the root of all results"
+            )
+    return whole
+
+
+def folders_to_read(
+    root: Path, model: str, dataset: str, seeds: Iterable[int], n: int | None = None, subdir: str = GREEDY_SUBDIR
+) -> dict[int, Path]:
+    """Folder of each seed, under the long or short names of model and data set: those that have results.
+
+    `n` is the number of responses per problem, None for greedy answers in `subdir`. Without any results, those names
+    are taken of which most folders exist. ValueError if there are results under several names, of whatever seeds:
+    nobody could tell which of them are meant to be one experiment.
+    """
+    names = [(m, d) for m in _spellings(model, MODELS) for d in _spellings(dataset, DATASETS)]
+    choices = [{seed: _standard_dir(root, *name, seed, n, subdir) for seed in sorted(set(seeds))} for name in names]
+    pattern = PARTS if n is None else RESPONSES
+    filled = [{path.resolve(): path for path in each.values() if any(path.glob(pattern))} for each in choices]
+    if not any(filled):
+        return max(choices, key=lambda each: sum(up.is_dir() for path in each.values() for up in path.parents))
+    choice, first = next((each, real) for each, real in zip(choices, filled, strict=True) if real)
+    for real in filled:
+        for other in real.keys() - first.keys():  # a link from one name to the other is no second place
+            raise ValueError(
+                f"there are results under two names, {next(iter(first.values()))} and {real[other]}; "
+                "move one of them away, or all of them under one name"
+            )
+    return choice
+
+
+def _standard_dir(root: Path, model: str, dataset: str, seed: int, n: int | None, subdir: str) -> Path:
+    return greedy_dir(root, model, dataset, seed, subdir) if n is None else scaling_dir(root, model, dataset, seed, n)
+
+
+def _described(dataset: str, seed: int, n: int | None) -> tuple[str, str, str]:
+    """What a folder of results is for, in the words of an error."""
+    return f"data set {dataset}", f"seed {seed}", "greedy answers" if n is None else f"{n} responses per problem"
+
+
+def _spellings(name: str, short_names: Mapping[str, str]) -> list[str]:
+    """A long name, then the short ones that stand for it."""
+    return [name, *(short for short, long in short_names.items() if long == name)]
 
 
 def read_greedy(folder: Path) -> list[dict[str, Any]]:
@@ -137,7 +203,7 @@ def check_same(where: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) 
             )
 
 
-def token_arrays(completion: Any) -> dict[str, list[float]]:
+def completion_arrays(completion: Any) -> dict[str, list[float]]:
     """The eight per-token quantities of a vLLM completion as lists, in generation order.
 
     Values have 9 significant digits, which is all of a float32 and half of what a float64 prints.
@@ -167,7 +233,7 @@ def greedy_record(
         "token_ids": list(completion.token_ids),
         "finish_reason": completion.finish_reason,
         **{key: settings[key] for key in _OF_GREEDY_RECORD},
-        **token_arrays(completion),
+        **completion_arrays(completion),
     }
 
 
@@ -175,9 +241,16 @@ def response_record(completion: Any, per_token: bool = False) -> dict[str, Any]:
     """One response in the published schema, plus its length, end, further scores and, if asked, per-token arrays.
 
     tu, au, eu, ll are sums over the tokens, ntu, nau, neu means; nll is the mean log-probability, not negated, as in
-    the published files. `scores` holds means. Means over no token at all are null.
+    the published files. `scores` holds means, under the names of scores.py and, for older readers, under those that it
+    had first. Means over no token at all are null.
     """
-    arrays = token_arrays(completion)
+    arrays = completion_arrays(completion)
+    further = {
+        "self_certainty": _mean(arrays["self_certainty"]),
+        "confidence": _mean(arrays["confidence"]),
+        "entropy": _mean(arrays["entropy"]),
+        "bir": _mean(arrays["implicit_reward"]),
+    }
     record = {
         "text": completion.text,
         "uncertainties": {
@@ -190,10 +263,11 @@ def response_record(completion: Any, per_token: bool = False) -> dict[str, Any]:
         },
         "logprobs": {"nll": _mean(arrays["logprob"]), "ll": sum(arrays["logprob"])},
         "scores": {
-            "ce": _mean(arrays["self_certainty"]),
-            "dc": _mean(arrays["confidence"]),
-            "entropy": _mean(arrays["entropy"]),
-            "bir": _mean(arrays["implicit_reward"]),
+            "ce": further["self_certainty"],
+            "dc": further["confidence"],
+            "entropy": further["entropy"],
+            "bir": further["bir"],
+            **{f"{name}_mean": value for name, value in further.items()},
         },
         "token_count": len(completion.token_ids),
         "finish_reason": completion.finish_reason,

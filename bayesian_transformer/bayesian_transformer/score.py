@@ -111,7 +111,7 @@ def _begins_alike(torn: bytes, line: bytes) -> bool:
     return torn.startswith(start) or start.startswith(torn)
 
 
-def model_name(path: object) -> object:
+def whole_path(path: object) -> object:
     """What an output line says of the model: the whole path of a folder, however it was spelt."""
     return str(Path(path).resolve()) if isinstance(path, str) and Path(path).is_dir() else path
 
@@ -126,12 +126,12 @@ class Scoring:
         self.settings = {
             "num_samples": noise.effective_samples,
             "bayes_sigma": noise.bayes_sigma,
-            "model": model_name(model),
+            "model": whole_path(model),
             "dtype": dtype,
         }
         self.done = read_scores(output, lines) if output.exists() else {}
         for number, row in self.done.items():
-            known = {**row, "model": model_name(row.get("model"))}
+            known = {**row, "model": whole_path(row.get("model"))}
             changed = {key: known.get(key) for key, value in self.settings.items() if known.get(key) != value}
             if changed:
                 raise ValueError(f"{output}: line {number} was scored with {changed}; choose another --output")

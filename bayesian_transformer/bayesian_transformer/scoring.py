@@ -51,7 +51,7 @@ def score(
     response = torch.arange(ids.shape[1])[None] >= len(prompt_ids)
     noise = noise_settings(model, num_samples, sigma)
     table = score_batch(model, ids, torch.ones_like(ids), response, [seed], noise=noise, chunk_rows=chunk_rows)
-    return TokenUncertainty(*table[0, len(prompt_ids) :].unbind(-1))
+    return TokenUncertainty.from_table(table[0, len(prompt_ids) :])
 
 
 def noise_settings(model: NoisyModelMixin, num_samples: int | None = None, sigma: float | None = None) -> NoiseConfig:
@@ -87,17 +87,18 @@ def score_batch(
         raise ValueError("response_mask marks no token")
     lm = model.causal_lm
     _check_texts(lm, ids, valid)
-    particles = ParticleNoise(model.noisy_projections, noise or model.noise, expand_seeds(seeds, len(input_ids)))
+    noise = noise or model.noise
+    particles = ParticleNoise(model.noisy_projections, noise, expand_seeds(seeds, len(input_ids)))
     predicts = wanted.roll(-1, dims=1)  # a token is predicted one column before its own
     positions = max(1, chunk_rows // len(ids))
     table = torch.full((*ids.shape, len(FIELDS)), torch.nan, device=device)
     cache = _full_cache(lm)
-    for start, stop, needed in _chunks(predicts.any(0).tolist(), positions, particles.particles + 1):
+    for start, stop, needed in _chunks(predicts.any(0).tolist(), positions, noise.effective_samples):
         if not needed:
             _clean_forward(lm.base_model, cache, ids, valid, start, stop)  # no logits of the prompt
             continue
         logits = [_clean_forward(lm, cache, ids, valid, start, stop).logits[None]]
-        if particles.particles:
+        if noise.noisy_samples:
             logits.append(particle_logits(lm, particles, cache, valid[:, :stop], ids[:, start:stop]))
         table[:, start + 1 : stop + 1] = _statistics(logits, ids[:, start + 1 : stop + 1])
     return table.masked_fill_(~wanted[..., None], torch.nan)
@@ -120,14 +121,14 @@ def _full_cache(lm: PreTrainedModel) -> DynamicCache:
     return cache
 
 
-def _chunks(needed: Sequence[bool], positions: int, samples: int) -> Iterator[tuple[int, int, bool]]:
+def _chunks(needed: Sequence[bool], positions: int, num_samples: int) -> Iterator[tuple[int, int, bool]]:
     """Cut the columns up to the last needed one into ranges that are needed throughout or not at all.
 
-    A range has at most `positions` columns, or where it is needed, as many as with all `samples` are that many rows.
+    A range has at most `positions` columns; where it is needed, each column counts as `num_samples` of them.
     """
     start, end = 0, len(needed) - list(needed)[::-1].index(True)
     while start < end:
-        limit = start + max(1, positions // samples if needed[start] else positions)
+        limit = start + max(1, positions // num_samples if needed[start] else positions)
         stop = start + 1
         while stop < min(limit, end) and needed[stop] == needed[start]:
             stop += 1
@@ -207,7 +208,7 @@ def score_texts(
         for pair in encoded:
             if isinstance(pair, tuple):
                 tokens = [tokenizer.decode([token]) for token in pair[1]]
-                yield ScoredText(pair[1], tokens, TokenUncertainty(*next(tables).unbind(-1)))
+                yield ScoredText(pair[1], tokens, TokenUncertainty.from_table(next(tables)))
             else:
                 yield pair
 

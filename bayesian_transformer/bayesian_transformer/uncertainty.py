@@ -38,6 +38,11 @@ class TokenUncertainty:
     self_certainty: Tensor
     confidence: Tensor
 
+    @classmethod
+    def from_table(cls, table: Tensor) -> "TokenUncertainty":
+        """From a tensor [..., 8] with columns in the order of FIELDS; the quantities are views of it."""
+        return cls(**dict(zip(FIELDS, table.unbind(-1), strict=True)))
+
     def stack(self) -> Tensor:
         """The quantities as one float32 tensor [N, 8], columns in the order of FIELDS."""
         return torch.stack([getattr(self, name) for name in FIELDS], dim=-1)
@@ -79,17 +84,17 @@ def token_uncertainty(logits: Tensor, token_ids: Tensor | None = None) -> TokenU
     """
     if logits.dim() != 3 or 0 in (logits.shape[0], logits.shape[2]):
         raise ValueError(
-            f"logits must be [samples, tokens, vocabulary], none empty but tokens; got {list(logits.shape)}"
+            f"logits must be [num_samples, tokens, vocabulary], none empty but tokens; got {list(logits.shape)}"
         )
     if token_ids is not None and token_ids.shape != logits.shape[1:2]:
         raise ValueError(f"token_ids must have shape [{logits.shape[1]}], got {list(token_ids.shape)}")
-    samples, tokens, vocabulary = logits.shape
-    step = max(1, _CHUNK_ELEMENTS // (samples * vocabulary))
+    num_samples, tokens, vocabulary = logits.shape
+    step = max(1, _CHUNK_ELEMENTS // (num_samples * vocabulary))
     parts = [
         _chunk_uncertainty(logits[:, i : i + step], None if token_ids is None else token_ids[i : i + step])
         for i in range(0, max(tokens, 1), step)
     ]
-    return TokenUncertainty(*torch.cat(parts, dim=1).unbind(0))
+    return TokenUncertainty.from_table(torch.cat([part.stack() for part in parts]))
 
 
 def mixture_logits(logits: Tensor) -> Tensor:
@@ -97,9 +102,8 @@ def mixture_logits(logits: Tensor) -> Tensor:
     return logits.float().log_softmax(-1).logsumexp(0) - math.log(logits.shape[0])
 
 
-def _chunk_uncertainty(logits: Tensor, token_ids: Tensor | None) -> Tensor:
-    """The rows of TokenUncertainty for one chunk, float32 [8, n]."""
-    samples, _, vocabulary = logits.shape
+def _chunk_uncertainty(logits: Tensor, token_ids: Tensor | None) -> TokenUncertainty:
+    num_samples, _, vocabulary = logits.shape
     shifted = logits.float()
     shifted = shifted - shifted.amax(-1, keepdim=True)
     probability = shifted.exp()
@@ -112,7 +116,7 @@ def _chunk_uncertainty(logits: Tensor, token_ids: Tensor | None) -> Tensor:
     entropy = sample_entropy[0]
     self_certainty = clean_normaliser - clean.mean(-1) - math.log(vocabulary)
     confidence = clean_normaliser - clean.topk(min(CONFIDENCE_TOP_K, vocabulary), dim=-1).values.mean(-1)
-    if samples == 1:
+    if num_samples == 1:
         total = aleatoric = entropy
         epistemic = torch.zeros_like(entropy)
     else:
@@ -123,11 +127,20 @@ def _chunk_uncertainty(logits: Tensor, token_ids: Tensor | None) -> Tensor:
     if token_ids is None:
         reward = logprob = torch.full_like(entropy, math.nan)
     else:
-        index = token_ids.to(device=logits.device, dtype=torch.int64).expand(samples, -1).unsqueeze(-1)
+        index = token_ids.to(device=logits.device, dtype=torch.int64).expand(num_samples, -1).unsqueeze(-1)
         token_logprob = shifted.gather(-1, index).squeeze(-1) - log_normaliser
         logprob = token_logprob[0]
         reward = _implicit_reward(token_logprob)
-    return torch.stack([total, aleatoric, epistemic, reward, logprob, entropy, self_certainty, confidence])
+    return TokenUncertainty(
+        total=total,
+        aleatoric=aleatoric,
+        epistemic=epistemic,
+        implicit_reward=reward,
+        logprob=logprob,
+        entropy=entropy,
+        self_certainty=self_certainty,
+        confidence=confidence,
+    )
 
 
 def _implicit_reward(token_logprob: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-SETTINGS = ("model", "dtype", "device", "enforce_eager")  # runs that differ in these have different ratios
+SAME_SETTINGS = ("model", "dtype", "device", "enforce_eager")  # runs that differ in these have different ratios
 
 
 def baseline_of(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -13,11 +13,11 @@ def baseline_of(result: Mapping[str, Any]) -> dict[str, Any]:
     ratios = {
         case_name(case): {"limit": case["limit"]["ratio"], "plain": case["plain"]["ratio"]} for case in result["cases"]
     }
-    return {"settings": {name: result[name] for name in SETTINGS}, "ratios": ratios}
+    return {"settings": {name: result[name] for name in SAME_SETTINGS}, "ratios": ratios}
 
 
 def case_name(case: Mapping[str, Any]) -> str:
-    return f"B={case['batch']} S={case['samples']} context={case['context']}"
+    return f"B={case['batch']} S={case['num_samples']} context={case['context']}"
 
 
 def read_baseline(path: Path) -> dict[str, Any]:

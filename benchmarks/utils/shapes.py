@@ -143,14 +143,14 @@ class Shape:
     def weight_bytes(self) -> int:
         return (self.matmul_weights + self.embedding_weights) * self.dtype_bytes
 
-    def step_cost(self, sequences: int, context: int, samples: int = 1) -> Cost:
-        """One token for each of `sequences`, each with its own K/V of `context` tokens, in `samples` weight samples.
+    def step_cost(self, sequences: int, context: int, num_samples: int = 1) -> Cost:
+        """One token for each of `sequences`, each with its own K/V of `context` tokens, in all its weight samples.
 
-        Every weight and every cached K/V is read once; rows = sequences * samples. Activations, norms, softmax and the
-        statistics count as nothing.
+        Every weight and every cached K/V is read once; rows = sequences * num_samples. Activations, norms, softmax and
+        the statistics count as nothing.
         """
-        rows = sequences * samples
-        weights = self.matmul_weights + (self.basis_elements if samples > 1 else 0)
+        rows = sequences * num_samples
+        weights = self.matmul_weights + (self.basis_elements if num_samples > 1 else 0)
         attention = 4 * rows * context * self.query_width * self.layers  # q k^T and the weighted sum of v
         noise = 2 * (rows - sequences) * self.basis_elements
         return Cost(

@@ -56,7 +56,7 @@ def _row(case: Mapping[str, Any]) -> str:
     plain, limit, rate = case["plain"], case["limit"], case["tokens_per_second"]
     share = {name: figures["share"] for name, figures in case["roofline"].items()}
     return (
-        f"{case['batch']:>3} {case['samples']:>3} {case['context']:>8} |"
+        f"{case['batch']:>3} {case['num_samples']:>3} {case['context']:>8} |"
         f" {plain['seconds'] * 1e3:>9.2f} {limit['seconds'] * 1e3:>10.2f} {limit['ours_seconds'] * 1e3:>9.2f}"
         f"          | {plain['ratio']:>10.3f} {_spread(plain)} | {limit['ratio']:>10.3f} {_spread(limit)}"
         f" | {rate['plain']:>11.1f} {rate['ours']:>6.1f}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bayesian_transformer.grading import Grader, Verdict
 from bayesian_transformer.problems import question_id
 from bayesian_transformer.results import SETTINGS, SETTINGS_FILE, read_greedy, read_settings
-from bayesian_transformer.scores import SCORES, response_scores, token_arrays
+from bayesian_transformer.scores import SCORES, record_arrays, response_scores
 
 from .metrics import Array
 
@@ -64,7 +64,7 @@ def _seed_run(seed: int, rows: Sequence[dict[str, Any]], verdicts: list[Verdict]
     values = []
     for row, count in zip(rows, tokens.tolist(), strict=True):
         try:
-            values.append(response_scores(token_arrays(row, count), count, window))
+            values.append(response_scores(record_arrays(row, count), count, window))
         except ValueError as error:
             raise ValueError(f"{folder}: response {question_id(row)}: {error}") from error
     return SeedRun(

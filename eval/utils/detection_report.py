@@ -1,29 +1,24 @@
-"""The detection report as files: two CSV tables, a text, a self-contained HTML page and the pictures."""
+"""The detection report as files: CSV tables, a text, a self-contained HTML page and the pictures."""
 
 import base64
-import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bayesian_transformer.files import atomic_path, write_json
-from bayesian_transformer.scores import SCORES
+from bayesian_transformer.scores import BOTTOM_FRACTION, SCORES, Score
 
 from .bootstrap import LEVEL
 from .evaluation import COUNTS, Evaluation, Summary
 from .notes import missing_values
 from .plots import save_plots
+from .tables import PUBLISHED_COLUMNS, with_published, write_csv
 
-KINDS = {
-    "length": "Length baseline",
-    "sum": "Sums over tokens (mix in response length)",
-    "mean": "Means over tokens",
-    "group": "Sliding-window groups",
-}
 DEFINITIONS = (
     ("Positive class", "a right answer. Uncertainties are negated, so larger always means more confident."),
     ("AUROC", "share of right-wrong pairs in which the right answer scores higher; a tie counts half."),
@@ -40,6 +35,14 @@ DEFINITIONS = (
     ),
     ("Residual", "AUROC of what a straight line in the token count leaves of the score."),
     ("Over length", "AUROC of the score minus AUROC of the token count, interval from the same bootstrap draws."),
+    ("Confidence", "DeepConf's token confidence; its groups are all full sliding windows of tokens."),
+    ("Lowest, bottom groups", f"the lowest mean of a group; the mean over the lowest {BOTTOM_FRACTION:.0%} of groups."),
+    (
+        "Published names",
+        "the CSV files repeat some columns under their published names: "
+        + ", ".join(f"{alias} is {name}" for alias, name in PUBLISHED_COLUMNS.items() if alias.startswith("auc_"))
+        + ".",
+    ),
     ("Undecided", "an answer that the grader could not decide within its limits; it counts as wrong."),
     (
         "±",
@@ -48,6 +51,17 @@ DEFINITIONS = (
     ),
     ("[low, high]", f"{LEVEL}% percentile interval of the mean over seeds, from a bootstrap over problems."),
 )
+_METRICS = ("auc", "auprc", "top50", "prr", "aurc", "auc_strata", "auc_residual", "auc_gain")  # of the HTML table
+# Head of a column in a terminal -> its metric, and which field of the Cell.
+_TEXT_COLUMNS = {
+    "AUROC": ("auc", "spread"),
+    f"{LEVEL}% interval": ("auc", "interval"),
+    "AUPRC": ("auprc", "spread"),
+    "ACC*": ("top50", "spread"),
+    "in strata": ("auc_strata", "mean"),
+    "residual": ("auc_residual", "mean"),
+    "over length": ("auc_gain", "interval"),
+}
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
 )
@@ -64,86 +78,61 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One score in the table, as text in percent."""
+class Cell:
+    """One metric of one score, as text in percent."""
 
-    name: str
-    label: str
-    kind: str
-    auc: str
-    auc_interval: str
-    auprc: str
-    acc: str
-    prr: str
-    aurc: str
-    strata: str
-    strata_interval: str
-    residual: str
-    residual_interval: str
-    gain: str
-    gain_interval: str
+    mean: str  # over the seeds
+    spread: str  # the mean, and the standard deviation where there are several seeds
+    interval: str  # empty where there is none
+
+
+@dataclass(frozen=True)
+class Row:
+    """One score in the table."""
+
+    score: Score
+    cells: dict[str, Cell]  # by metric, the prefix of its columns
 
 
 def table_rows(evaluation: Evaluation) -> list[Row]:
     """The table of the report, one row per score in the order of SCORES."""
-    rows = []
-    for score in SCORES:
-        get = {
-            prefix: evaluation.summary[f"{prefix}_{score.name}"]
-            for prefix in ("auc", "auprc", "top50", "prr", "aurc", "auc_strata", "auc_residual", "auc_gain")
-        }
-        rows.append(
-            Row(
-                score.name, score.label, score.kind,
-                spread(get["auc"]), bounds(get["auc"]), spread(get["auprc"]), spread(get["top50"]),
-                percent(get["prr"].mean), percent(get["aurc"].mean),
-                percent(get["auc_strata"].mean), bounds(get["auc_strata"]),
-                percent(get["auc_residual"].mean), bounds(get["auc_residual"]),
-                percent(get["auc_gain"].mean), bounds(get["auc_gain"]),
-            )
-        )  # fmt: skip
-    return rows
+    return [
+        Row(score, {metric: _cell(evaluation.summary[f"{metric}_{score.name}"]) for metric in _METRICS})
+        for score in SCORES
+    ]
+
+
+def _cell(summary: Summary) -> Cell:
+    mean = percent(summary.mean)
+    deviation = "" if math.isnan(summary.std) else f" ±{percent(summary.std)}"
+    interval = "" if math.isnan(summary.low) else f"[{100 * summary.low:.1f}, {100 * summary.high:.1f}]"
+    return Cell(mean, mean + deviation, interval)
 
 
 def percent(value: float) -> str:
     return "NaN" if math.isnan(value) else f"{100 * value:.2f}"
 
 
-def spread(summary: Summary) -> str:
-    """Mean, and standard deviation where there are several seeds."""
-    return percent(summary.mean) + ("" if math.isnan(summary.std) else f" ±{percent(summary.std)}")
-
-
-def bounds(summary: Summary) -> str:
-    return "" if math.isnan(summary.low) else f"[{100 * summary.low:.1f}, {100 * summary.high:.1f}]"
+def grouped(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
+    """The rows under the headings of their aggregations, in their order."""
+    return [(heading, list(group)) for heading, group in groupby(rows, lambda row: row.score.aggregation.heading)]
 
 
 def text_table(evaluation: Evaluation) -> str:
     """The table for a terminal: sums, means and length."""
-    head = ("score", "", "AUROC", f"{LEVEL}% interval", "AUPRC", "ACC*", "in strata", "residual", "over length")
-    body = [
-        (
-            row.label,
-            row.name,
-            row.auc,
-            row.auc_interval,
-            row.auprc,
-            row.acc,
-            row.strata,
-            row.residual,
-            row.gain_interval,
-        )
-        for row in table_rows(evaluation)
-    ]
-    widths = [max(len(line[column]) for line in (head, *body)) for column in range(len(head))]
+    groups = grouped(table_rows(evaluation))
+    head = ("score", "", *_TEXT_COLUMNS)
+    body = {row.score.name: _text_cells(row) for _, rows in groups for row in rows}
+    widths = [max(map(len, column)) for column in zip(head, *body.values(), strict=True)]
     lines = [_line(head, widths), "-" * len(_line(head, widths))]
-    kind = ""
-    for score, cells in zip(SCORES, body, strict=True):
-        if score.kind != kind:
-            kind = score.kind
-            lines.append(f"{KINDS[kind]}:")
-        lines.append(_line(cells, widths))
+    for heading, rows in groups:
+        lines += [f"{heading}:", *(_line(body[row.score.name], widths) for row in rows)]
     return "\n".join(lines)
+
+
+def _text_cells(row: Row) -> tuple[str, ...]:
+    numbers = (getattr(row.cells[metric], form) for metric, form in _TEXT_COLUMNS.values())
+    return (row.score.label, row.score.name, *numbers)
 
 
 def seed_table(evaluation: Evaluation) -> list[tuple[str, ...]]:
@@ -173,20 +162,20 @@ def report_text(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_report(report: Report, folder: Path) -> Path:
+def write_detection_report(report: Report, folder: Path) -> Path:
     """Write every file of the report into `folder`; returns the path of report.html."""
     evaluation = report.evaluation
     write_json(folder / "metadata.json", report.metadata | {"notes": report.notes, "runs": _run_metadata(evaluation)})
     write_csv(
         folder / "detailed_results.csv",
         [
-            {"seed": seed, **columns, **{name: int(columns[name]) for name in COUNTS}}
+            {"seed": seed, **with_published(columns), **{name: int(columns[name]) for name in COUNTS}}
             for seed, columns in evaluation.per_seed.items()
         ],
     )
     write_csv(
         folder / "summary_statistics.csv",
-        [{"metric": name, **asdict(summary)} for name, summary in evaluation.summary.items()],
+        [{"metric": name, **asdict(summary)} for name, summary in with_published(evaluation.summary).items()],
     )
     write_csv(folder / "response_scores.csv", _response_rows(evaluation))
     with atomic_path(folder / "evaluation_report.txt") as temporary:
@@ -196,7 +185,7 @@ def write_report(report: Report, folder: Path) -> Path:
         title=report.title,
         metadata=report.metadata,
         seeds=seed_table(evaluation),
-        groups=[(text, [row for row in table_rows(evaluation) if row.kind == kind]) for kind, text in KINDS.items()],
+        groups=grouped(table_rows(evaluation)),
         notes=report.notes,
         plots={title: base64.b64encode(path.read_bytes()).decode() for title, path in plots.items()},
         definitions=DEFINITIONS,
@@ -205,15 +194,6 @@ def write_report(report: Report, folder: Path) -> Path:
     with atomic_path(folder / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     return folder / "report.html"
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows with the columns of the first one, atomically; floats in full precision, NaN as an empty cell."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: "" if isinstance(v, float) and math.isnan(v) else v for key, v in row.items()})
 
 
 def _response_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def evaluation_notes(evaluation: Evaluation, missing: Mapping[int, Path], window
     return notes
 
 
-def made_with(runs: Sequence[SeedRun], key: str) -> list[Any]:
+def setting_values(runs: Sequence[SeedRun], key: str) -> list[Any]:
     """The different values of a setting in all responses; one if all is well."""
     return distinct(value for run in runs for value in run.made_with.get(key, ()))
 
@@ -62,7 +62,7 @@ def _setting_notes(runs: Sequence[SeedRun]) -> list[str]:
     """Settings that differ where they should not: between seeds, or between a folder and what lies in it."""
     notes = []
     for key in SETTINGS:
-        values = made_with(runs, key)
+        values = setting_values(runs, key)
         if len(values) > 1 and key != "seed":
             notes.append(not_comparable(key, values))
     for run in runs:
@@ -108,7 +108,10 @@ def _run_notes(run: SeedRun, window: int) -> list[str]:
         notes.append(f"{len(empty)} responses have no token (sums 0, means undefined): {name_some(empty)}")
     short = int((run.tokens < window).sum())
     if short:
-        notes.append(f"{short} of {size} responses are shorter than the {window}-token window of dc_low and dc_bottom")
+        notes.append(
+            f"{short} of {size} responses are shorter than the {window}-token window of confidence_lowest_group and "
+            "confidence_bottom_groups"
+        )
     return notes + _missing_notes(run) + _tie_notes(run)
 
 

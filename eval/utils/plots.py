@@ -9,17 +9,17 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from bayesian_transformer.files import atomic_path
-from bayesian_transformer.scores import BY_NAME, SCORES, Score
+from bayesian_transformer.scores import BY_NAME, SCORES
 
 from .detection import SeedRun
 from .evaluation import Evaluation
 from .metrics import Array, Ranking, label_counts, rank
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#6B7280"
-_KIND_COLORS = {"length": GREY, "sum": ORANGE, "mean": BLUE, "group": SKY}
+_COLORS = {"length": GREY, "sum": ORANGE, "mean": BLUE}  # by aggregation; the others are SKY
 _PANELS = {
-    "Sums over tokens": ("tu", "au", "eu", "ll_sum", "dc_sum"),
-    "Means over tokens": ("ntu", "nau", "neu", "ll", "dc"),
+    "Sums over tokens": ("tu_sum", "au_sum", "eu_sum", "ll_sum", "confidence_sum"),
+    "Means over tokens": ("tu_mean", "au_mean", "eu_mean", "ll_mean", "confidence_mean"),
 }
 _LINES = (BLUE, GREEN, ORANGE, PURPLE, SKY)
 _MARKERS = (
@@ -28,7 +28,7 @@ _MARKERS = (
     ("auc_residual", "D", "white", "residual of length"),
 )
 _GRID = np.linspace(0, 1, 201)
-_SCATTER = ("tu", "eu", "ll_sum", "ntu", "neu", "ll")
+_SCATTER = ("tu_sum", "eu_sum", "ll_sum", "tu_mean", "eu_mean", "ll_mean")
 
 Curve = Callable[[Ranking], Array | None]
 
@@ -75,13 +75,13 @@ def auroc_figure(evaluation: Evaluation) -> Figure:
     axes.axvline(50, color="black", linewidth=0.8)
     axes.axvline(100 * evaluation.summary["auc_length"].mean, color=GREY, linestyle="--", linewidth=1)
     for row, score in enumerate(SCORES):
-        color = _KIND_COLORS[score.kind]
+        color = _COLORS.get(score.aggregation.name, SKY)
         for offset, (prefix, marker, face, _) in zip((-0.22, 0.0, 0.22), _MARKERS, strict=True):
             summary = evaluation.summary[f"{prefix}_{score.name}"]
             place = row + offset
             axes.plot([100 * summary.low, 100 * summary.high], [place, place], color=color, linewidth=1.2)
             axes.plot(100 * summary.mean, place, marker, color=color, markerfacecolor=face or color, markersize=4.5)
-    axes.set_yticks(range(len(SCORES)), [_tick(score) for score in SCORES])
+    axes.set_yticks(range(len(SCORES)), [score.label for score in SCORES])
     axes.set_ylim(len(SCORES) - 0.4, -0.6)
     axes.set_xlabel("AUROC in %, with 95% bootstrap interval (dashed: token count alone)")
     for _, marker, face, text in _MARKERS:
@@ -147,7 +147,7 @@ def length_figure(runs: Sequence[SeedRun]) -> Figure:
         for label, color, text in ((False, ORANGE, "wrong"), (True, BLUE, "right")):
             chosen = right == label
             axes.plot(tokens[chosen], values[chosen], ".", color=color, alpha=0.55, markersize=4, label=text)
-        axes.set_title(f"{_tick(score)}   {_correlation(values, tokens)}", fontsize=10)
+        axes.set_title(f"{score.label}   {_correlation(values, tokens)}", fontsize=10)
     axes.legend(frameon=False, markerscale=2)
     figure.supxlabel("Response length in tokens", fontsize=10)
     figure.supylabel("Score in nats", fontsize=10)
@@ -166,7 +166,3 @@ def _correlation(values: Array, tokens: Array) -> str:
     if np.unique(values[known]).size < 2 or np.unique(tokens[known]).size < 2:
         return "(constant)"
     return f"ρ = {spearmanr(values[known], tokens[known]).statistic:.2f}"
-
-
-def _tick(score: Score) -> str:
-    return f"{score.label}, {score.kind}" if score.kind in ("sum", "mean") else score.label

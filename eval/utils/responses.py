@@ -15,25 +15,10 @@ from numpy.typing import NDArray
 
 from bayesian_transformer.grading import Grader, Verdict
 from bayesian_transformer.results import SETTINGS
+from bayesian_transformer.scores import SAMPLED_SCORES, Score
 
 from .metrics import Array
 
-# name: where a response keeps it, the per-token array whose mean it is (if that is all there is), and its sign
-SCORES: dict[str, tuple[tuple[str, ...], str | None, int]] = {
-    "nau": (("uncertainties", "nau"), "aleatoric", -1),
-    "neu": (("uncertainties", "neu"), "epistemic", -1),
-    "ntu": (("uncertainties", "ntu"), "total", -1),
-    "au": (("uncertainties", "au"), None, -1),
-    "eu": (("uncertainties", "eu"), None, -1),
-    "tu": (("uncertainties", "tu"), None, -1),
-    "nll": (("logprobs", "nll"), "logprob", 1),
-    "ll": (("logprobs", "ll"), None, 1),
-    "ce": (("scores", "ce"), "self_certainty", 1),
-    "dc": (("scores", "dc"), "confidence", 1),
-    "npe": (("scores", "entropy"), "entropy", -1),
-    "nbir": (("scores", "bir"), "implicit_reward", -1),
-    "length": (("token_count",), None, -1),
-}
 NO_ANSWER = -1
 _FILES_AT_ONCE = 8  # graded together, which keeps the grading processes busy and few texts in memory
 
@@ -57,7 +42,7 @@ class Problem:
     answers: NDArray[np.int64]  # [n] class of the canonical answer, NO_ANSWER without one
     right: NDArray[np.bool_]  # [n] grade of each response; undecided ones count as wrong
     class_right: NDArray[np.bool_]  # [classes] whether most responses of the class are right
-    values: Array  # [len(SCORES), n] larger means more confident; NaN where there is no value
+    values: Array  # [len(SAMPLED_SCORES), n] larger means more confident; NaN where there is no value
     undecided: int
     mixed_classes: int  # answer classes with right and wrong responses, such as 12 and 12% for the gold answer 0.12
     made_with: Mapping[str, Any] = field(default_factory=dict)  # those of SETTINGS that the file says
@@ -126,18 +111,32 @@ def _read(path: Path, gold: Mapping[str, str]) -> _Stored:
         if text is not None and not isinstance(text, str):
             raise ValueError(f"{path}: outputs[{index}].text is not a text; generate the file again")
     try:
-        values = np.array([[_value(output, *place) for output in outputs] for place in SCORES.values()])
+        values = np.array([[_value(output, score) for output in outputs] for score in SAMPLED_SCORES])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: a score of a response is not a number ({error}); generate it again") from error
     made_with = {key: record[key] for key in SETTINGS if key in record}
     return _Stored(path.stem, texts, str(answer), np.where(np.isfinite(values), values, np.nan), made_with)
 
 
-def _value(output: Mapping[str, Any], keys: Sequence[str], array: str | None, sign: int) -> float:
-    """One score of one response, NaN if it is not stored (JSON null stands for what is not finite)."""
+def _value(output: Mapping[str, Any], score: Score) -> float:
+    """One score of one response, NaN if it is not stored (JSON null stands for what is not finite).
+
+    Files from before the names of scores.py, the published ones among them, have it under another name only.
+    """
+    value = _at(output, ("scores", score.name))
+    if value is None:
+        value = _at(output, score.aliases.record)
+    if value is not None:
+        return score.sign * float(value)
+    array = None if score.quantity is None else output.get(score.quantity.name)
+    if score.quantity is None or not array:
+        return np.nan
+    return score.value({score.quantity.name: np.asarray(array, dtype=np.float64)}, len(array))
+
+
+def _at(output: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    """What lies under the keys, one inside the other; None if one is absent."""
     value: Any = output
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
-    if value is None and array is not None and output.get(array):
-        value = np.asarray(output[array], dtype=np.float64).mean()
-    return np.nan if value is None else sign * float(value)
+    return value

@@ -1,7 +1,7 @@
-"""From N drawn responses to one answer: majority vote, weighted vote, best of N, and pass@N as their ceiling.
+"""From N of the stored responses to one answer: majority vote, weighted vote, best of N, and pass@N as their ceiling.
 
 Everything is an expectation where there is a tie: tied answers (or responses) are each taken with equal probability.
-A response without an answer casts no vote. Accuracies are float64, one per draw.
+A response without an answer casts no vote. Accuracies are float64, one per subset.
 """
 
 import math
@@ -10,15 +10,17 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesian_transformer.scores import SAMPLED_SCORES
+
 from .metrics import Array
-from .responses import NO_ANSWER, SCORES, Problem
+from .responses import NO_ANSWER, Problem
 
 UNFILTERED = "none"  # the score name of what uses no score
 METHODS = ("majority", "weighted", "best_of_n", "pass", "pass_expected", "single")
 
 
-def draw(question_id: str, seed: int, stored: int, size: int, repeats: int) -> NDArray[np.int64]:
-    """`repeats` draws of `size` of the `stored` responses without replacement: indices [repeats, size].
+def subsets(question_id: str, seed: int, stored: int, size: int, repeats: int) -> NDArray[np.int64]:
+    """`repeats` random subsets of `size` of the `stored` responses, in random order: indices [repeats, size].
 
     A function of its arguments alone: the same in every process and whichever other problems there are.
     """
@@ -30,14 +32,14 @@ def draw(question_id: str, seed: int, stored: int, size: int, repeats: int) -> N
 def problem_accuracy(
     problem: Problem, seed: int, size: int, repeats: int, p_val: float
 ) -> dict[tuple[str, str], Array]:
-    """Accuracy [repeats] of every (method, score) on draws of `size` responses, or of all if fewer are stored.
+    """Accuracy [repeats] by (method, name of a score) on subsets of `size` responses, or on all if fewer are stored.
 
-    Votes keep the best `p_val` of the drawn responses by each score (rounded down, at least one), equal scores in
-    the random order of the draw. A response without a value of the score comes last.
+    Votes keep the best `p_val` of a subset by each score (rounded down, at least one), equal scores in the random
+    order of the subset. A response without a value of the score comes last.
     """
     stored = problem.answers.size
     size = min(size, stored)
-    index = draw(problem.question_id, seed, stored, size, repeats)
+    index = subsets(problem.question_id, seed, stored, size, repeats)
     answers, right = problem.answers[index], problem.right[index]
     values = np.where(np.isnan(problem.values), -np.inf, problem.values)[:, index]  # [scores, repeats, size]
     best = np.argsort(-values, axis=-1, kind="stable")[..., : max(1, math.floor(p_val * size + 1e-9))]
@@ -51,10 +53,10 @@ def problem_accuracy(
     weighted = _vote(kept_answers, vote_weights(kept_values, kept_answers), problem.class_right)
     top = values == values.max(axis=-1, keepdims=True)
     best_of_n = np.divide((top & right).sum(axis=-1), top.sum(axis=-1))
-    for row, score in enumerate(SCORES):
-        result["majority", score] = majority[row]
-        result["weighted", score] = weighted[row]
-        result["best_of_n", score] = best_of_n[row]
+    for row, score in enumerate(SAMPLED_SCORES):
+        result["majority", score.name] = majority[row]
+        result["weighted", score.name] = weighted[row]
+        result["best_of_n", score.name] = best_of_n[row]
     result["pass", UNFILTERED] = np.asarray(right.any(axis=-1), dtype=np.float64)
     result["pass_expected", UNFILTERED] = np.full(repeats, pass_at(stored, int(problem.right.sum()), size))
     result["single", UNFILTERED] = np.asarray(right.mean(axis=-1))
@@ -73,7 +75,7 @@ def vote_weights(values: Array, answers: NDArray[np.int64]) -> Array:
 
 
 def pass_at(stored: int, right: int, size: int) -> float:
-    """Expected share of draws that hold a right response, 1 - C(n - c, N) / C(n, N) (Chen et al., arXiv 2107.03374)."""
+    """Expected share of subsets with a right response, 1 - C(n - c, N) / C(n, N) (Chen et al., arXiv 2107.03374)."""
     return 1.0 - math.comb(stored - right, size) / math.comb(stored, size)
 
 

@@ -81,7 +81,7 @@ def run_options(batch_size: int) -> Callable[[Callable[..., None]], Callable[...
             type=click.Path(file_okay=False, path_type=Path),
             default=Path("results"),
             show_default=True,
-            help="Root of the results; model, data set and seed become folders below it.",
+            help="Root of the results; model, data set and seed become folders below it. Or the whole folder itself.",
         ),
         click.option(
             "--seed",

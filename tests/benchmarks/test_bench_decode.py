@@ -59,14 +59,14 @@ def test_step_cost_of_the_tiny_shape_by_hand(tmp_path: Path) -> None:
     assert (shape.matmul_weights, shape.basis_elements, shape.kv_token_bytes) == (weights, basis, 2 * 2 * 64 * 2)
     plain = shape.step_cost(sequences=3, context=10)
     assert plain == Cost(weights * 2 + 3 * 10 * 512, 2 * 3 * weights + 4 * 3 * 10 * 128 * 2)
-    ours = shape.step_cost(sequences=3, context=10, samples=5)
+    ours = shape.step_cost(sequences=3, context=10, num_samples=5)
     assert ours.read == (weights + basis) * 2 + 3 * 10 * 512  # the K/V of a request is read once for all its samples
     assert ours.compute == 2 * 15 * weights + 4 * 15 * 10 * 128 * 2 + 2 * 12 * basis
 
 
 def test_one_sample_costs_what_plain_costs(tmp_path: Path) -> None:
     shape = _shape(tmp_path, "tiny")
-    assert shape.step_cost(4, 20, samples=1) == shape.step_cost(4, 20)
+    assert shape.step_cost(4, 20, num_samples=1) == shape.step_cost(4, 20)
 
 
 def test_the_roofline_is_the_slower_of_memory_and_arithmetic() -> None:
@@ -213,20 +213,20 @@ def test_every_sequence_has_the_same_context_while_it_is_timed(tmp_path: Path) -
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize(("weights", "samples"), [("random", [1, 3]), ("checkpoint", [3])])
+@pytest.mark.parametrize(("weights", "num_samples"), [("random", [1, 3]), ("checkpoint", [3])])
 def test_a_run_writes_its_result_and_a_baseline_that_it_meets(
-    weights: str, samples: list[int], tmp_path: Path, tiny_llama_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: str, num_samples: list[int], tmp_path: Path, tiny_llama_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKUR_CACHE", str(tmp_path / "cache"))
     model = ["--model-shape", "tiny"] if weights == "random" else ["--model-path", str(tiny_llama_path)]
     sizes = ["--batch", "2", "--context", "32", "--rounds", "2", "--steps", "2"]
-    sizes += [f"--samples={count}" for count in samples]
+    sizes += [f"--samples={count}" for count in num_samples]
     files = ["--json", str(tmp_path / "result.json"), "--write-baseline", str(tmp_path / "baseline.json")]
     run = CliRunner().invoke(main, [*model, *sizes, *files, "--enforce-eager", "--memory-gb", "1000"])
     assert run.exit_code == 0, run.output
     result = json.loads((tmp_path / "result.json").read_text())
     assert json.loads(run.stdout.splitlines()[-1]) == result
-    assert [(case["batch"], case["samples"]) for case in result["cases"]] == [(2, count) for count in samples]
+    assert [(case["batch"], case["num_samples"]) for case in result["cases"]] == [(2, count) for count in num_samples]
     assert all(case[kind]["ratio"] > 0 for case in result["cases"] for kind in ("limit", "plain"))
     assert result["machine"]["bytes_per_second"] > 0
     assert regressions(tmp_path / "baseline.json", result, tolerance=0.0) == []

@@ -69,7 +69,7 @@ def test_what_was_measured_is_kept_when_an_engine_dies(tmp_path: Path, monkeypat
         yield engine, engine
 
     def measure(case: Any, *arguments: Any) -> dict[str, Paired]:
-        if case.samples == 3:
+        if case.num_samples == 3:
             raise ValueError("the plain engine died in 'steps': reason; its log: a.log")
         return dict.fromkeys(("limit", "plain", "plain_with_front_end"), Paired([0.2], [0.1]))
 
@@ -81,5 +81,5 @@ def test_what_was_measured_is_kept_when_an_engine_dies(tmp_path: Path, monkeypat
     assert run.exit_code == 1
     assert "B=2 S=3 context=32: the plain engine died in 'steps': reason" in run.stderr
     result = json.loads((tmp_path / "result.json").read_text())
-    assert [(case["batch"], case["samples"]) for case in result["cases"]] == [(1, 5), (2, 5)]
+    assert [(case["batch"], case["num_samples"]) for case in result["cases"]] == [(1, 5), (2, 5)]
     assert len(result["failed"]) == 2

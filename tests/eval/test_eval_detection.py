@@ -54,14 +54,16 @@ def test_published_columns_equal_an_independent_computation_with_sklearn(evaluat
         assert (row["total_samples"], row["correct_samples"]) == (len(records), right.sum())
         assert row["overall_accuracy"] == pytest.approx(right.mean())
         scores = {
-            "tu": [-sum(record["total"]) for record in records],
-            "au": [-sum(record["aleatoric"]) for record in records],
-            "eu": [-sum(record["epistemic"]) for record in records],
-            "ll": [np.mean(record["logprob"]) for record in records],
-            "nbir": [-np.mean(record["implicit_reward"]) for record in records],
-            "ce": [np.mean(record["self_certainty"]) for record in records],
+            "tu_sum": [-sum(record["total"]) for record in records],
+            "au_sum": [-sum(record["aleatoric"]) for record in records],
+            "eu_sum": [-sum(record["epistemic"]) for record in records],
+            "ll_mean": [np.mean(record["logprob"]) for record in records],
+            "bir_mean": [-np.mean(record["implicit_reward"]) for record in records],
+            "self_certainty_mean": [np.mean(record["self_certainty"]) for record in records],
             "length": [-len(record["token_ids"]) for record in records],
         }
+        published = {"tu": "tu_sum", "au": "au_sum", "eu": "eu_sum", "ll": "ll_mean"}
+        scores |= {alias: scores[name] for alias, name in published.items()}
         for name, score in scores.items():
             precision, recall, _ = precision_recall_curve(right, score)
             assert row[f"auc_{name}"] == pytest.approx(roc_auc_score(right, score))

@@ -47,19 +47,20 @@ def test_missing_values_and_constant_scores_are_named_and_the_rest_is_evaluated(
     rewrite(path, change)
     result = run(tmp_path, "--seeds", 1)
     assert result.exit_code == 0, result.output
-    assert (
-        "no finite value of ce_sum, ce for 3 of 40 responses, which these scores leave out: sums_0, sums_1"
-        in result.stderr
-    )
-    assert "all responses have the same eu, neu, so it ranks nothing (AUROC 0.5)" in result.stderr
+    names = "self_certainty_sum, self_certainty_mean"
+    left_out = f"no finite value of {names} for 3 of 40 responses, which these scores leave out: sums_0, sums_1"
+    assert left_out in result.stderr
+    assert "all responses have the same eu_sum, eu_mean, so it ranks nothing (AUROC 0.5)" in result.stderr
     folder = report_folder(tmp_path)
     metadata = json.loads((folder / "metadata.json").read_text())
-    assert metadata["runs"][0]["missing_values"]["ce"] == ["sums_0", "sums_1", "sums_2"]
+    assert metadata["runs"][0]["missing_values"]["self_certainty_mean"] == ["sums_0", "sums_1", "sums_2"]
     (row,) = table(folder / "detailed_results.csv")
-    assert float(row["auc_eu"]) == 0.5
+    assert float(row["auc_eu"]) == float(row["auc_eu_sum"]) == float(row["auc_eu_mean"]) == 0.5
     records = read_jsonl(path)[3:]
     right = [f"boxed{{{record['answer']}}}" in record["text"] for record in records]
-    assert float(row["auc_ce"]) == pytest.approx(roc_auc_score(right, [np.mean(r["self_certainty"]) for r in records]))
+    assert float(row["auc_self_certainty_mean"]) == pytest.approx(
+        roc_auc_score(right, [np.mean(r["self_certainty"]) for r in records])
+    )
 
 
 def test_undecided_answers_are_counted_and_count_as_wrong(tmp_path: Path) -> None:

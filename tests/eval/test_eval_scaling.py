@@ -1,4 +1,4 @@
-"""Votes and eval_scaling_test_multi_gpu.py beside plain loops over the same draws."""
+"""Votes and eval_scaling_test_multi_gpu.py beside plain loops over the same subsets."""
 
 import csv
 import itertools
@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bayesian_transformer.files import append_jsonl, write_json
+from bayesian_transformer.scores import SAMPLED_SCORES, Score
 from eval.eval_scaling_test_multi_gpu import main, share_text
-from eval.utils.responses import NO_ANSWER, SCORES, Problem
+from eval.utils.responses import NO_ANSWER, Problem
 from eval.utils.scaling import sizes
-from eval.utils.voting import UNFILTERED, draw, pass_at, problem_accuracy
+from eval.utils.voting import UNFILTERED, pass_at, problem_accuracy, subsets
 from tests.helpers.eval_results import DATASET, MODEL, problem, write_scaling
 
 SCRIPT = Path(__file__).resolve().parents[2] / "eval" / "eval_scaling_test_multi_gpu.py"
@@ -48,7 +49,7 @@ def problems(draw_: st.DrawFn) -> Problem:
     class_right = np.array(draw_(st.lists(st.booleans(), min_size=len(seen), max_size=len(seen))), dtype=bool)
     right = np.array([answer != NO_ANSWER and bool(class_right[answer]) for answer in classes])
     cell = st.one_of(st.integers(-3, 3).map(lambda v: v / 2), st.just(np.nan))
-    values = np.array([draw_(st.lists(cell, min_size=count, max_size=count)) for _ in SCORES], dtype=np.float64)
+    values = np.array([draw_(st.lists(cell, min_size=count, max_size=count)) for _ in SAMPLED_SCORES], dtype=np.float64)
     return Problem(draw_(st.text(min_size=1, max_size=5)), classes, right, class_right, values, 0, 0)
 
 
@@ -61,10 +62,10 @@ def winner_accuracy(votes: dict[int, float], class_right: NDArray[np.bool_]) -> 
     return sum(bool(class_right[answer]) for answer in tied) / len(tied)
 
 
-def plain_accuracy(item: Problem, index: list[int], score: str, p_val: float) -> tuple[float, float, float]:
-    """(majority, weighted, best of N) for one draw and score, with dictionaries and loops."""
-    number = {i: -math.inf if math.isnan(v) else v for i, v in enumerate(item.values[list(SCORES).index(score)])}
-    ordered = sorted(index, key=lambda i: -number[i])  # stable: ties in the order of the draw
+def plain_accuracy(item: Problem, index: list[int], score: Score, p_val: float) -> tuple[float, float, float]:
+    """(majority, weighted, best of N) for one subset and score, with dictionaries and loops."""
+    number = {i: -math.inf if math.isnan(v) else v for i, v in enumerate(item.values[SAMPLED_SCORES.index(score)])}
+    ordered = sorted(index, key=lambda i: -number[i])  # stable: ties in the order of the subset
     kept = ordered[: max(1, math.floor(p_val * len(index) + 1e-9))]
     voters = [i for i in kept if item.answers[i] != NO_ANSWER]
     majority: dict[int, float] = defaultdict(float)
@@ -86,50 +87,50 @@ def plain_accuracy(item: Problem, index: list[int], score: str, p_val: float) ->
 def test_votes_equal_plain_loops(item: Problem, size: int, p_val: float) -> None:
     result = problem_accuracy(item, 96, size, 3, p_val)
     stored = len(item.answers)
-    draws = draw(item.question_id, 96, stored, min(size, stored), 3)
-    for repeat, index in enumerate(draws.tolist()):
-        for score in SCORES:
+    drawn = subsets(item.question_id, 96, stored, min(size, stored), 3)
+    for repeat, index in enumerate(drawn.tolist()):
+        for score in SAMPLED_SCORES:
             expected = plain_accuracy(item, index, score, p_val)
             for method, value in zip(("majority", "weighted", "best_of_n"), expected, strict=True):
-                assert result[method, score][repeat] == pytest.approx(value), (method, score)
+                assert result[method, score.name][repeat] == pytest.approx(value), (method, score.name)
                 assert value <= result["pass", UNFILTERED][repeat] + 1e-12
         assert result["pass", UNFILTERED][repeat] == float(any(item.right[i] for i in index))
         assert result["single", UNFILTERED][repeat] == pytest.approx(np.mean(item.right[index]))
 
 
 def test_weights_stay_defined_for_scores_of_any_size() -> None:
-    values = np.tile(np.array([-4000.0, -1.0, -4001.0]), (len(SCORES), 1))
+    values = np.tile(np.array([-4000.0, -1.0, -4001.0]), (len(SAMPLED_SCORES), 1))
     item = Problem(
         "q", np.array([0, NO_ANSWER, 1]), np.array([True, False, False]), np.array([True, False]), values, 0, 0
     )
-    assert problem_accuracy(item, 0, 3, 1, 1.0)["weighted", "ll"][0] == 1.0
+    assert problem_accuracy(item, 0, 3, 1, 1.0)["weighted", "ll_sum"][0] == 1.0
 
 
 @given(st.integers(1, 8), st.data())
-def test_pass_at_equals_counting_all_draws(stored: int, data: st.DataObject) -> None:
+def test_pass_at_equals_counting_all_subsets(stored: int, data: st.DataObject) -> None:
     right = data.draw(st.integers(0, stored))
     size = data.draw(st.integers(1, stored))
-    subsets = list(itertools.combinations(range(stored), size))
-    expected = sum(min(subset) < right for subset in subsets) / len(subsets)
+    every = list(itertools.combinations(range(stored), size))
+    expected = sum(min(subset) < right for subset in every) / len(every)
     assert pass_at(stored, right, size) == pytest.approx(expected)
 
 
-def test_draws_depend_on_their_arguments_alone_and_are_without_replacement() -> None:
-    first = draw("math_7", 96, 40, 16, 5)
-    assert (first == draw("math_7", 96, 40, 16, 5)).all()
-    assert (first[:2] == draw("math_7", 96, 40, 16, 2)).all()
+def test_subsets_depend_on_their_arguments_alone_and_are_without_replacement() -> None:
+    first = subsets("math_7", 96, 40, 16, 5)
+    assert (first == subsets("math_7", 96, 40, 16, 5)).all()
+    assert (first[:2] == subsets("math_7", 96, 40, 16, 2)).all()
     assert all(len(set(row)) == 16 for row in first.tolist())
-    for other in (draw("math_8", 96, 40, 16, 5), draw("math_7", 89, 40, 16, 5)):
+    for other in (subsets("math_8", 96, 40, 16, 5), subsets("math_7", 89, 40, 16, 5)):
         assert (first != other).any()
-    # a fixed value: what another machine or a later version must draw too
-    assert draw("math_7", 96, 8, 4, 1).tolist() == PINNED
+    # a fixed value: what another machine or a later version must choose too
+    assert subsets("math_7", 96, 8, 4, 1).tolist() == PINNED
 
 
 PINNED = [[7, 0, 1, 2]]
 
 
-def test_draws_are_uniform() -> None:
-    counts = np.bincount(np.concatenate([draw(f"q{i}", 1, 8, 2, 10) for i in range(400)]).ravel(), minlength=8)
+def test_subsets_are_uniform() -> None:
+    counts = np.bincount(np.concatenate([subsets(f"q{i}", 1, 8, 2, 10) for i in range(400)]).ravel(), minlength=8)
     assert np.abs(counts - 1000).max() < 5 * math.sqrt(1000)
 
 
@@ -154,7 +155,7 @@ def test_summary_equals_loops_over_the_files(tmp_path: Path) -> None:
         for path in sorted(folder.glob("*.json")):
             record = json.loads(path.read_text())
             texts = [output["text"].split("{")[1].split("}")[0] for output in record["outputs"]]
-            for index in draw(path.stem, 96, 32, size, repeats).tolist():
+            for index in subsets(path.stem, 96, 32, size, repeats).tolist():
                 for score, (section, sign) in names.items():
                     value = [sign * output[section][score] for output in record["outputs"]]
                     kept = sorted(index, key=lambda i: -value[i])[: size // 2]
@@ -197,7 +198,8 @@ def test_published_files_are_read_with_the_answers_of_the_data_set(tmp_path: Pat
         append_jsonl(dataset, problem(index))
     result = run(tmp_path, "--n-particles", 16, "--dataset-path", dataset)
     assert result.exit_code == 0, result.output
-    assert "not stored in the results, so not evaluated: ce, dc, npe, nbir, length" in result.stderr
+    absent = "self_certainty_mean, confidence_mean, entropy_mean, bir_mean, length"
+    assert f"not stored in the results, so not evaluated: {absent}" in result.stderr
     assert "1 of 6 problems have no usable results: sums_5" in result.stderr
     rows = summary(tmp_path, "seed96_p0.9_all")
     assert {key[1] for key in rows} == {"none", "nau", "neu", "ntu", "au", "eu", "tu", "nll", "ll"}
@@ -210,19 +212,6 @@ def test_published_files_without_the_data_set_say_what_to_give(tmp_path: Path) -
     result = run(tmp_path, "--n-particles", 4)
     assert result.exit_code == 1
     assert "no gold answer in the file or for its name in the data set; give --dataset-path" in result.stderr
-
-
-def test_ce_and_dc_come_from_per_token_values_if_that_is_all_there_is(tmp_path: Path) -> None:
-    folder = write_scaling(tmp_path, 96, 4, 16, per_token=True)
-    assert run(tmp_path, "--n-particles", 16).exit_code == 0
-    with_means = summary(tmp_path, "seed96_p0.9_all")
-    for path in folder.glob("*.json"):
-        record = json.loads(path.read_text())
-        for output in record["outputs"]:
-            del output["scores"]
-        write_json(path, record)
-    assert run(tmp_path, "--n-particles", 16).exit_code == 0
-    assert summary(tmp_path, "seed96_p0.9_all") == with_means
 
 
 def test_broken_files_are_named_and_make_the_exit_status_non_zero(tmp_path: Path) -> None:
@@ -251,7 +240,7 @@ def test_missing_values_short_problems_and_silent_responses_are_said(tmp_path: P
     write_json(folder / "sums_0.json", record)
     result = run(tmp_path, "--n-particles", 8)
     assert result.exit_code == 0, result.output
-    assert "1 of 30 responses have no value of nau and rank last by it" in result.stderr
+    assert "1 of 30 responses have no value of au_mean and rank last by it" in result.stderr
     assert "1 of 30 responses give no answer" in result.stderr
     assert "1 problems have fewer than 8 responses: sums_0" in result.stderr
     assert summary(tmp_path, "seed96_p0.9_all")["majority", "none", 8]["short_problems"] == "1"

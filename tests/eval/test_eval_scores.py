@@ -1,4 +1,4 @@
-"""Response scores beside plain Python sums, and their bad input."""
+"""Response scores beside plain Python sums, their names, and their bad input."""
 
 import math
 from statistics import fmean
@@ -9,16 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayesian_transformer.scores import BY_NAME, SCORES, group_means, response_scores, token_arrays
-from bayesian_transformer.uncertainty import FIELDS
+from bayesian_transformer.quantities import BY_NAME as QUANTITY
+from bayesian_transformer.quantities import FIELDS
+from bayesian_transformer.scores import (
+    ALIASES,
+    BY_NAME,
+    SAMPLED_SCORES,
+    SCORES,
+    group_means,
+    record_arrays,
+    response_scores,
+)
 
 values = st.lists(st.floats(0, 50), min_size=1, max_size=60)
 FIELD_OF = {
-    "tu": "total", "au": "aleatoric", "eu": "epistemic", "bir": "implicit_reward", "ll_sum": "logprob",
-    "pe": "entropy", "ce_sum": "self_certainty", "dc_sum": "confidence",
-}  # fmt: skip
-MEAN_OF = {
-    "tu": "ntu", "au": "nau", "eu": "neu", "bir": "nbir", "ll_sum": "ll", "pe": "npe", "ce_sum": "ce", "dc_sum": "dc",
+    "tu": "total", "au": "aleatoric", "eu": "epistemic", "bir": "implicit_reward", "ll": "logprob",
+    "entropy": "entropy", "self_certainty": "self_certainty", "confidence": "confidence",
 }  # fmt: skip
 CONFIDENT = {"logprob", "self_certainty", "confidence"}
 
@@ -28,17 +34,41 @@ def test_sums_means_and_groups_equal_plain_python(numbers: list[float], window: 
     arrays = {name: np.array(numbers) * (i + 1) for i, name in enumerate(FIELDS)}
     scores = response_scores(arrays, len(numbers), window)
     assert set(scores) == {score.name for score in SCORES}
-    for name, field in FIELD_OF.items():
+    for prefix, field in FIELD_OF.items():
         sign = 1 if field in CONFIDENT else -1
         own = arrays[field].tolist()
-        assert scores[name] == pytest.approx(sign * math.fsum(own), abs=1e-9)
-        assert scores[MEAN_OF[name]] == pytest.approx(sign * fmean(own), abs=1e-9)
+        assert scores[f"{prefix}_sum"] == pytest.approx(sign * math.fsum(own), abs=1e-9)
+        assert scores[f"{prefix}_mean"] == pytest.approx(sign * fmean(own), abs=1e-9)
     confidence = arrays["confidence"].tolist()
     width = min(window, len(confidence))
     groups = sorted(fmean(confidence[i : i + width]) for i in range(len(confidence) - width + 1))
-    assert scores["dc_low"] == pytest.approx(groups[0], abs=1e-9)
-    assert scores["dc_bottom"] == pytest.approx(fmean(groups[: max(1, len(groups) // 10)]), abs=1e-9)
+    assert scores["confidence_lowest_group"] == pytest.approx(groups[0], abs=1e-9)
+    assert scores["confidence_bottom_groups"] == pytest.approx(fmean(groups[: max(1, len(groups) // 10)]), abs=1e-9)
     assert scores["length"] == -len(numbers)
+
+
+def test_every_name_says_quantity_and_aggregation() -> None:
+    groups = ["confidence_lowest_group", "confidence_bottom_groups"]
+    sums, means = ([f"{prefix}_{end}" for prefix in FIELD_OF] for end in ("sum", "mean"))
+    assert [score.name for score in SCORES] == ["length", *sums, *means, *groups]
+    assert [BY_NAME[name].label for name in ("length", "tu_sum", "ll_mean", "confidence_lowest_group")] == [
+        "Token count", "TU, sum", "Logprob, mean", "Confidence, lowest group",
+    ]  # fmt: skip
+    for score in SCORES:
+        if score.quantity is not None:
+            assert QUANTITY[FIELD_OF[score.quantity.prefix]] is score.quantity
+            assert score.sign == (1 if score.quantity.name in CONFIDENT else -1)
+
+
+def test_each_alias_means_one_score_within_its_file() -> None:
+    assert set(ALIASES) <= set(BY_NAME)
+    assert all(BY_NAME[name].aliases is aliases for name, aliases in ALIASES.items())
+    scaling = [score.scaling_name for score in SAMPLED_SCORES]
+    places = [score.aliases.record for score in SAMPLED_SCORES]
+    detection = [score.aliases.detection for score in SCORES if score.aliases.detection]
+    for names in (scaling, places, detection):
+        assert len(set(names)) == len(names)
+    assert {BY_NAME["ll_mean"].aliases.detection, BY_NAME["ll_sum"].aliases.scaling} == {"ll"}
 
 
 def test_a_response_shorter_than_the_window_is_one_group() -> None:
@@ -50,17 +80,18 @@ def test_a_value_that_is_not_finite_makes_only_its_scores_nan() -> None:
     arrays["self_certainty"] = np.array([1.0, np.nan, 1.0])
     arrays["entropy"] = np.array([np.inf, 1.0, 1.0])
     scores = response_scores(arrays, 3)
-    assert {name for name, value in scores.items() if math.isnan(value)} == {"ce", "ce_sum", "pe", "npe"}
+    expected = {"self_certainty_mean", "self_certainty_sum", "entropy_sum", "entropy_mean"}
+    assert {name for name, value in scores.items() if math.isnan(value)} == expected
 
 
 def test_no_token_gives_zero_sums_and_undefined_means() -> None:
     scores = response_scores({name: np.zeros(0) for name in FIELDS}, 0)
     for name, value in scores.items():
-        assert value == 0 if BY_NAME[name].kind in ("sum", "length") else math.isnan(value)
+        assert value == 0 if name == "length" or name.endswith("_sum") else math.isnan(value)
 
 
 def test_null_in_a_stored_array_becomes_nan() -> None:
-    arrays = token_arrays({key: [2.0, 3.0] for key in FIELDS} | {"total": [1.0, None]}, 2)
+    arrays = record_arrays({key: [2.0, 3.0] for key in FIELDS} | {"total": [1.0, None]}, 2)
     assert np.isnan(arrays["total"]).tolist() == [False, True]
     assert arrays["entropy"].tolist() == [2.0, 3.0]
 
@@ -68,4 +99,4 @@ def test_null_in_a_stored_array_becomes_nan() -> None:
 @pytest.mark.parametrize(("bad", "message"), [([1.0], "one value per token"), (["x", "y"], "not a list of numbers")])
 def test_a_bad_array_is_named(bad: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=rf"'entropy'.*{message}"):
-        token_arrays({key: [2.0, 3.0] for key in FIELDS} | {"entropy": bad}, 2)
+        record_arrays({key: [2.0, 3.0] for key in FIELDS} | {"entropy": bad}, 2)

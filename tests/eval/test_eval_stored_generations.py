@@ -21,10 +21,11 @@ SEEDS = (89, 96)
 WINDOW, STRATA, DRAWS = 32, 10, 40
 FIELDS = {
     "tu": ("total", -1), "au": ("aleatoric", -1), "eu": ("epistemic", -1), "bir": ("implicit_reward", -1),
-    "pe": ("entropy", -1), "ll": ("logprob", 1), "ce": ("self_certainty", 1), "dc": ("confidence", 1),
+    "entropy": ("entropy", -1), "ll": ("logprob", 1), "self_certainty": ("self_certainty", 1),
+    "confidence": ("confidence", 1),
 }  # fmt: skip
-SUM_NAMES = {"ll": "ll_sum", "ce": "ce_sum", "dc": "dc_sum"}  # elsewhere the sum has the short name
-MEAN_NAMES = {"tu": "ntu", "au": "nau", "eu": "neu", "bir": "nbir", "pe": "npe"}
+PUBLISHED = {"tu": "tu_sum", "au": "au_sum", "eu": "eu_sum", "ll": "ll_mean"}
+PUBLISHED_METRICS = ("auc", "auprc", "top10", "top25", "top50", "top75")
 Numbers = list[float]
 
 
@@ -39,15 +40,17 @@ def detection_scores(seed: int) -> tuple[dict[str, Numbers], list[bool], list[in
     tokens = [len(record["token_ids"]) for record in records]
     scores: dict[str, Numbers] = {"length": [-float(count) for count in tokens]}
     for short, (field, sign) in FIELDS.items():
-        scores[SUM_NAMES.get(short, short)] = [sign * math.fsum(record[field]) for record in records]
-        scores[MEAN_NAMES.get(short, short)] = [sign * fmean(record[field]) for record in records]
-    scores["dc_low"], scores["dc_bottom"] = [], []
+        scores[f"{short}_sum"] = [sign * math.fsum(record[field]) for record in records]
+        scores[f"{short}_mean"] = [sign * fmean(record[field]) for record in records]
+    lowest: Numbers = []
+    bottom: Numbers = []
     for record in records:
         values = record["confidence"]
         width = min(WINDOW, len(values))
         groups = sorted(fmean(values[i : i + width]) for i in range(len(values) - width + 1))
-        scores["dc_low"].append(groups[0])
-        scores["dc_bottom"].append(fmean(groups[: max(1, len(groups) // 10)]))
+        lowest.append(groups[0])
+        bottom.append(fmean(groups[: max(1, len(groups) // 10)]))
+    scores |= {"confidence_lowest_group": lowest, "confidence_bottom_groups": bottom}
     return scores, [answer(record["text"]) == record["answer"] for record in records], tokens
 
 
@@ -129,8 +132,13 @@ def test_detection_of_every_score_and_metric(detection: Path) -> None:
             for prefix, value in expected.items():
                 assert float(row[f"{prefix}_{name}"]) == pytest.approx(value, abs=1e-9), f"{prefix}_{name}"
                 compared += 1
-    assert compared == 2 * 19 * 11
-    assert len(rows[96]) == 1 + 3 + 19 * 11  # no column is left unchecked
+        for alias, name in PUBLISHED.items():
+            expected = expected_columns(scores[name], right, tokens)
+            for prefix in PUBLISHED_METRICS:
+                assert float(row[f"{prefix}_{alias}"]) == pytest.approx(expected[prefix], abs=1e-9)
+                compared += 1
+    assert compared == 2 * (19 * 11 + 4 * 6)
+    assert len(rows[96]) == 1 + 3 + 19 * 11 + 4 * 6  # no column is left unchecked
 
 
 def test_detection_summary_and_bootstrap_intervals(detection: Path) -> None:
@@ -144,7 +152,7 @@ def test_detection_summary_and_bootstrap_intervals(detection: Path) -> None:
     data = [detection_scores(seed) for seed in SEEDS]
     order = np.argsort([record["unique_id"].replace("/", "_") for record in greedy_records(96)])
     draws = np.random.default_rng(20250517).multinomial(len(order), np.full(len(order), 1 / len(order)), size=DRAWS)
-    for name in ("length", "tu", "eu", "neu", "ll", "dc_bottom"):
+    for name in ("length", "tu_sum", "eu_sum", "eu_mean", "ll_mean", "confidence_bottom_groups"):
         aucs = [
             fmean(
                 roc_auc_score(np.array(right)[order], np.array(scores[name])[order], sample_weight=weights)
@@ -161,12 +169,12 @@ SCALING_SCORES = {
     "nau": ("uncertainties", "nau", -1), "neu": ("uncertainties", "neu", -1), "ntu": ("uncertainties", "ntu", -1),
     "au": ("uncertainties", "au", -1), "eu": ("uncertainties", "eu", -1), "tu": ("uncertainties", "tu", -1),
     "nll": ("logprobs", "nll", 1), "ll": ("logprobs", "ll", 1), "ce": ("scores", "ce", 1), "dc": ("scores", "dc", 1),
-    "npe": ("scores", "entropy", -1), "nbir": ("scores", "bir", -1),
+    "entropy_mean": ("scores", "entropy", -1), "bir_mean": ("scores", "bir", -1),
 }  # fmt: skip
 
 
-def drawn(name: str, size: int, repeat: int) -> list[int]:
-    """The responses that a repeat draws: the published promise of reproducibility, spelled out."""
+def subset_of(name: str, size: int, repeat: int) -> list[int]:
+    """The responses of a repeat: the promise of reproducibility, spelled out."""
     words = struct.unpack("<4I", blake2b(name.encode(), digest_size=16).digest())
     generator = np.random.default_rng(np.random.SeedSequence([96, size, repeat, *words]))
     return generator.permutation(16)[:size].tolist()
@@ -203,7 +211,7 @@ def expected_accuracies(p_val: float) -> dict[tuple[str, str, int], list[Numbers
         for size in (1, 2, 4, 8, 16):
             rows: dict[tuple[str, str], Numbers] = defaultdict(list)
             for repeat in range(10 if size < 16 else 1):
-                index = drawn(name, size, repeat)
+                index = subset_of(name, size, repeat)
                 votes: dict[str, float] = defaultdict(float)
                 for given in (answers[i] for i in index):
                     if given is not None:

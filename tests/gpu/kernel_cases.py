@@ -1,7 +1,7 @@
 """The fused kernels beside the plain torch formulas and float64 definitions.
 
 Run by test_kernels.py in Triton's interpreter, on the CPU; by hand on a machine with a GPU: `pytest
-tests/kernel_cases.py` then compiles the kernels and runs them there, CUDA graph included.
+tests/gpu/kernel_cases.py` then compiles the kernels and runs them there, CUDA graph included.
 """
 
 import os
@@ -60,14 +60,14 @@ def check(logits: Tensor, token_ids: Tensor | None, atol: float = 2e-5, brute: b
     return result
 
 
-@given(data=st.data(), samples=st.integers(1, 6), tokens=st.integers(1, 3), vocabulary=st.integers(1, 300))
+@given(data=st.data(), num_samples=st.integers(1, 6), tokens=st.integers(1, 3), vocabulary=st.integers(1, 300))
 @few
 def test_agrees_for_any_shape_and_value(
-    small_chunks: None, data: st.DataObject, samples: int, tokens: int, vocabulary: int
+    small_chunks: None, data: st.DataObject, num_samples: int, tokens: int, vocabulary: int
 ) -> None:
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32)))
     scale = data.draw(st.sampled_from([0.0, 0.1, 3.0, 100.0]))
-    logits = scale * torch.randn(samples, tokens, vocabulary, generator=generator)
+    logits = scale * torch.randn(num_samples, tokens, vocabulary, generator=generator)
     logits += scale * torch.randn(1, tokens, vocabulary, generator=generator)
     for _ in range(data.draw(st.integers(0, 5))):  # extremes at places of hypothesis' choice
         place = tuple(data.draw(st.integers(0, size - 1)) for size in logits.shape)
@@ -77,11 +77,11 @@ def test_agrees_for_any_shape_and_value(
     check(logits.to(dtype), token_ids, atol=5e-3)  # log-probabilities of -2e4 carry float32 rounding of 1e-3
 
 
-@pytest.mark.parametrize(("samples", "tokens"), [(1, 3), (2, 1), (10, 2)])
+@pytest.mark.parametrize(("num_samples", "tokens"), [(1, 3), (2, 1), (10, 2)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_agrees_at_a_real_vocabulary_size(samples: int, tokens: int, dtype: torch.dtype) -> None:
-    torch.manual_seed(samples)
-    logits = (4 * torch.randn(1, tokens, 50_257) + 0.1 * torch.randn(samples, tokens, 50_257)).to(dtype)
+def test_agrees_at_a_real_vocabulary_size(num_samples: int, tokens: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(num_samples)
+    logits = (4 * torch.randn(1, tokens, 50_257) + 0.1 * torch.randn(num_samples, tokens, 50_257)).to(dtype)
     check(logits, torch.randint(50_257, (tokens,)))
 
 
@@ -144,7 +144,7 @@ def test_tokens_are_optional_and_checked() -> None:
     assert fused_token_uncertainty(torch.empty(3, 0, 11, device=DEVICE)).stack().shape == (0, 8)
     with pytest.raises(ValueError, match=r"shape \[3\], got \[2\]"):
         fused_token_uncertainty(torch.zeros(2, 3, 4, device=DEVICE), torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"\[samples, tokens, vocabulary\].*\[2, 3\]"):
+    with pytest.raises(ValueError, match=r"\[num_samples, tokens, vocabulary\].*\[2, 3\]"):
         fused_token_uncertainty(torch.zeros(2, 3, device=DEVICE))
 
 
@@ -183,22 +183,24 @@ def test_random_words_are_bit_exact(counters: list[tuple[int, ...]]) -> None:
     assert torch.equal(out, torch.stack(expected, dim=-1))
 
 
-def plain_noise(seeds: Tensor, positions: Tensor, samples: int, layers: int, width: int) -> Tensor:
+def plain_noise(seeds: Tensor, positions: Tensor, num_samples: int, layers: int, width: int) -> Tensor:
     """float32 [layers, P, 2, width] from noise.py, with rows as in particles.py."""
     sites = torch.arange(2 * layers, device=DEVICE).view(layers, 1, 2)
-    sample = torch.arange(1, samples, device=DEVICE).repeat_interleave(len(seeds))[:, None]
-    seed, position = (t.repeat(samples - 1)[:, None] for t in (seeds, positions))
+    sample = torch.arange(1, num_samples, device=DEVICE).repeat_interleave(len(seeds))[:, None]
+    seed, position = (t.repeat(num_samples - 1)[:, None] for t in (seeds, positions))
     return standard_normal(seed, position, sites, sample, width)
 
 
 requests = st.lists(st.tuples(INT64, st.integers(0, 2**31)), min_size=1, max_size=5)
 
 
-@given(requests=requests, samples=st.integers(1, 4), layers=st.integers(1, 3), width=st.integers(1, 17))
+@given(requests=requests, num_samples=st.integers(1, 4), layers=st.integers(1, 3), width=st.integers(1, 17))
 @few
-def test_drawn_noise_is_the_plain_noise(requests: list[tuple[int, int]], samples: int, layers: int, width: int) -> None:
+def test_drawn_noise_is_the_plain_noise(
+    requests: list[tuple[int, int]], num_samples: int, layers: int, width: int
+) -> None:
     seeds, positions = torch.tensor(requests, device=DEVICE).T.contiguous()
-    expected = plain_noise(seeds, positions, samples, layers, width)
+    expected = plain_noise(seeds, positions, num_samples, layers, width)
     out = torch.full_like(expected, torch.nan)
     draw_noise(out, seeds, positions)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-6)
@@ -228,12 +230,13 @@ def test_right_noise_is_added_to_q_and_v(dtype: torch.dtype, q_size: int, kv_siz
 @pytest.mark.parametrize(("q_size", "kv_size", "starts"), [(64, 32, (0, 0)), (260, 132, (260, 128))])
 def test_left_noise_is_added_to_q_and_v(dtype: torch.dtype, q_size: int, kv_size: int, starts: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    seeds, positions, samples, layer = torch.tensor([3, -9], device=DEVICE), torch.tensor([0, 77], device=DEVICE), 4, 1
-    rows = 2 * (samples - 1)
+    seeds, positions = torch.tensor([3, -9], device=DEVICE), torch.tensor([0, 77], device=DEVICE)
+    num_samples, layer = 4, 1
+    rows = 2 * (num_samples - 1)
     buffer = torch.randn(rows + 1, q_size + 2 * kv_size, device=DEVICE).to(dtype)
     scale = torch.rand(rows, 2, device=DEVICE)
     expected = buffer.float()
-    z = plain_noise(seeds, positions, samples, layer + 1, starts[0] + q_size + starts[1] + kv_size)[layer]
+    z = plain_noise(seeds, positions, num_samples, layer + 1, starts[0] + q_size + starts[1] + kv_size)[layer]
     expected[1:, :q_size] += scale[:, :1] * z[:, 0, starts[0] : starts[0] + q_size]
     expected[1:, q_size + kv_size :] += scale[:, 1:] * z[:, 1, starts[1] : starts[1] + kv_size]
     add_left_noise(buffer[1:], scale, seeds, positions, layer, (q_size, kv_size), starts)

@@ -20,8 +20,8 @@ from bayesian_transformer.noise import standard_normal
 from bayesian_transformer.vllm_plugin import particles
 from bayesian_transformer.vllm_plugin.attention import gpu
 from bayesian_transformer.vllm_plugin.attention.gpu import PrefixPlan, pack_queries, unpack_result
-from bayesian_transformer.vllm_plugin.engine_config import refuse_attention
 from bayesian_transformer.vllm_plugin.kernels.plain import merge_own_token
+from bayesian_transformer.vllm_plugin.refusals import refuse_attention
 from tests.helpers.cuda_stand_ins import (
     BLOCK,
     GROUP,
@@ -53,7 +53,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(
-    samples=st.integers(1, 4),
+    noisy_samples=st.integers(1, 4),
     lengths=st.lists(st.integers(0, 5), min_size=1, max_size=4),
     scale=st.sampled_from([0.1, 1.0, 40.0]),
     garbage=st.sampled_from(GARBAGE),
@@ -62,9 +62,9 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @settings(deadline=None, max_examples=50)
 def test_merge_equals_one_softmax(
-    samples: int, lengths: list[int], scale: float, garbage: float, dtype: torch.dtype, seed: int
+    noisy_samples: int, lengths: list[int], scale: float, garbage: float, dtype: torch.dtype, seed: int
 ) -> None:
-    check_merge(merge_own_token, samples, lengths, scale, garbage, dtype, seed)
+    check_merge(merge_own_token, noisy_samples, lengths, scale, garbage, dtype, seed)
 
 
 @pytest.mark.parametrize("own", [-1e30, -500.0, 0.0, 500.0, 1e30])
@@ -77,38 +77,38 @@ def test_merge_at_extreme_scores(own: float) -> None:
 
 
 @pytest.mark.parametrize("as_heads", [False, True])
-@pytest.mark.parametrize("samples", [1, 4])
-def test_packing_puts_every_row_where_the_kernel_looks_for_it(as_heads: bool, samples: int) -> None:
+@pytest.mark.parametrize("noisy_samples", [1, 4])
+def test_packing_puts_every_row_where_the_kernel_looks_for_it(as_heads: bool, noisy_samples: int) -> None:
     requests = 3
-    rows = torch.arange(samples * requests * HEADS * HEAD).view(-1, HEADS, HEAD)  # sample by sample
-    query = gpu.split_rows(rows, samples, KV_HEADS)
+    rows = torch.arange(noisy_samples * requests * HEADS * HEAD).view(-1, HEADS, HEAD)  # sample by sample
+    query = gpu.split_rows(rows, noisy_samples, KV_HEADS)
     packed = pack_queries(query, as_heads)
     assert packed.is_contiguous()
     lse = torch.arange(packed.shape[0] * packed.shape[1]).view(packed.shape[1], packed.shape[0])
     unpacked, unpacked_lse = unpack_result(packed, lse, query.shape, as_heads)
     assert torch.equal(unpacked, query)
-    for s in range(samples):
+    for s in range(noisy_samples):
         for b in range(requests):
             for h in range(KV_HEADS):
                 for g in range(GROUP):
                     if as_heads:
-                        row, head = b, (h * samples + s) * GROUP + g
+                        row, head = b, (h * noisy_samples + s) * GROUP + g
                     else:
-                        row, head = b * samples + s, h * GROUP + g
+                        row, head = b * noisy_samples + s, h * GROUP + g
                     assert head // (packed.shape[1] // KV_HEADS) == h
                     assert torch.equal(packed[row, head], rows[s * requests + b, h * GROUP + g])
                     assert unpacked_lse[s, b, h, g] == lse[head, row]
 
 
 @pytest.mark.parametrize("version", [2, 3])
-@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("noisy_samples", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_layer_equals_brute_force(stand_ins: None, version: int, samples: int, dtype: torch.dtype) -> None:
+def test_a_layer_equals_brute_force(stand_ins: None, version: int, noisy_samples: int, dtype: torch.dtype) -> None:
     """Prefill, decode, a first token, and two requests that only pad the batch, in one step of one layer."""
     torch.manual_seed(version)
     seq_lens, new_tokens = [9, 6, 1, 0, 0], [4, 1, 1, 0, 0]
     tokens, padded = sum(new_tokens), 8  # the batch has more rows than tokens
-    requests, particle_rows = len(seq_lens), samples * len(seq_lens)
+    requests, particle_rows = len(seq_lens), noisy_samples * len(seq_lens)
     block_table = torch.randperm(20).view(requests, 4)
     cache = torch.randn(20, KV_HEADS, BLOCK, 2 * HEAD).to(dtype)
     cache[block_table[3:]] = math.nan  # nothing may be read for the padding
@@ -121,7 +121,7 @@ def test_a_layer_equals_brute_force(stand_ins: None, version: int, samples: int,
     )
     query_start = torch.tensor([0, 4, 5, 6, 6, 6])
     metadata = make_metadata(query_start, torch.tensor(seq_lens), block_table, slots, num_actual_tokens=tokens)
-    impl = make_impl(version, SimpleNamespace(num_tokens=padded, per_request=samples))
+    impl = make_impl(version, SimpleNamespace(num_tokens=padded, noisy_samples=noisy_samples))
     layer = SimpleNamespace(_q_scale=torch.ones(1), _k_scale=torch.ones(1), _v_scale=torch.ones(1))
     qkv = torch.randn(padded + particle_rows, HEADS + 2 * KV_HEADS, HEAD).to(dtype)
     query, key, value = qkv.split([HEADS, KV_HEADS, KV_HEADS], dim=1)
@@ -139,7 +139,7 @@ def test_a_layer_equals_brute_force(stand_ins: None, version: int, samples: int,
             row, seen = int(query_start[b]) + i, length - new + i + 1
             expected = brute_force(query[row], *(t[:seen] for t in stored))
             torch.testing.assert_close(output[row].double(), expected, atol=tolerance, rtol=tolerance)
-        for s in range(samples):
+        for s in range(noisy_samples):
             row = padded + s * requests + b
             prefix = (t[: max(0, length - 1)] for t in stored)
             seen_by_row = [torch.cat([t, own[row : row + 1]]) for t, own in zip(prefix, (key, value), strict=True)]
@@ -153,7 +153,7 @@ def test_whatever_the_kernel_says_of_an_empty_prefix(
 ) -> None:
     kernel = functools.partial(stand_in_varlen, garbage=garbage)
     monkeypatch.setattr(fa_utils, "flash_attn_varlen_func", kernel, raising=False)
-    impl = make_impl(3, SimpleNamespace(num_tokens=2, per_request=2))
+    impl = make_impl(3, SimpleNamespace(num_tokens=2, noisy_samples=2))
     metadata = make_metadata(torch.tensor([0, 1, 2]), torch.tensor([1, 0]), torch.zeros(2, 4), torch.arange(2))
     query, key, value = torch.randn(6, HEADS, HEAD), *torch.randn(2, 6, KV_HEADS, HEAD)
     output = torch.empty_like(query)
@@ -162,7 +162,7 @@ def test_whatever_the_kernel_says_of_an_empty_prefix(
 
 
 def test_profiling_fills_the_rows(stand_ins: None) -> None:
-    impl = make_impl(3, SimpleNamespace(num_tokens=2, per_request=2))
+    impl = make_impl(3, SimpleNamespace(num_tokens=2, noisy_samples=2))
     rows = torch.randn(6, HEADS, HEAD)
     output = torch.full_like(rows, math.nan)
     impl.forward(None, rows, rows[:, :KV_HEADS], rows[:, :KV_HEADS], torch.empty(0), None, output=output)
@@ -176,8 +176,8 @@ def test_replay_on_static_buffers(stand_ins: None, monkeypatch: pytest.MonkeyPat
 
     Tracing fails where a value is read on the host. The replayed graph holds no Python of ours.
     """
-    requests, samples = 4, 2
-    rows = particles.Particles(NoiseConfig(num_samples=samples + 1, bayes_noise=noise), 1, 8, torch.device("cpu"))
+    requests, noisy_samples = 4, 2
+    rows = particles.Particles(NoiseConfig(num_samples=noisy_samples + 1, bayes_noise=noise), 1, 8, torch.device("cpu"))
     impl = make_impl(version, rows)
     impl_layer = SimpleNamespace(_q_scale=torch.ones(1), _k_scale=torch.ones(1), _v_scale=torch.ones(1))
     weight = torch.randn(KV_HEADS * HEAD, (HEADS + 2 * KV_HEADS) * HEAD)
@@ -232,10 +232,10 @@ def test_replay_on_static_buffers(stand_ins: None, monkeypatch: pytest.MonkeyPat
         assert pointers == {name: buffer.data_ptr() for name, buffer in buffers.items()}
         real = len(lengths)
         for result, eager in zip(replayed, expected, strict=True):
-            particle_part = result[-samples * requests :]
+            particle_part = result[-noisy_samples * requests :]
             assert particle_part.isfinite().all()  # padding included
             torch.testing.assert_close(result[:real], eager[:real])
-            torch.testing.assert_close(particle_part, eager[-samples * requests :])
+            torch.testing.assert_close(particle_part, eager[-noisy_samples * requests :])
 
 
 @pytest.mark.parametrize("as_heads", [False, True])
@@ -250,15 +250,15 @@ def test_a_plan_never_asks_for_less_than_nothing(as_heads: bool) -> None:
 
 
 def test_the_workspace_of_splits_is_bounded() -> None:
-    def splits(requests: int, samples: int, limit: int) -> int:
+    def splits(requests: int, noisy_samples: int, limit: int) -> int:
         metadata = SimpleNamespace(seq_lens=torch.ones(requests).int(), max_num_splits=limit, max_seq_len=8)
-        return PrefixPlan.from_metadata(metadata, samples, False).num_splits
+        return PrefixPlan.from_metadata(metadata, noisy_samples, False).num_splits
 
     assert [splits(16, 4, limit) for limit in (0, 1, 32)] == [0, 1, 32]
-    for requests, samples in ((128, 4), (256, 9), (1024, 31)):
-        count = splits(requests, samples, 32)
-        assert count == 1 or count * requests * samples <= 32 * 512
-        assert (count + 1) * requests * samples > 32 * 512 or count == 32
+    for requests, noisy_samples in ((128, 4), (256, 9), (1024, 31)):
+        count = splits(requests, noisy_samples, 32)
+        assert count == 1 or count * requests * noisy_samples <= 32 * 512
+        assert (count + 1) * requests * noisy_samples > 32 * 512 or count == 32
 
 
 def test_other_attention_is_refused() -> None:
@@ -266,4 +266,4 @@ def test_other_attention_is_refused() -> None:
         refuse_attention(SimpleNamespace())
     for option, said in (({"sliding_window": 4}, "sliding-window"), ({"logits_soft_cap": 30.0}, "soft-capped")):
         with pytest.raises(ValueError, match=f"do not support {said} attention on a GPU"):
-            make_impl(3, None, **option)
+            refuse_attention(make_impl(3, None, **option))

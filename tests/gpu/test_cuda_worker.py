@@ -29,23 +29,23 @@ class Head:
 
 
 class Model(TFBModelMixin, Head):
-    def __init__(self, samples: int, hidden: torch.Tensor) -> None:
-        noise = NoiseConfig(num_samples=samples)
-        self.particles: Any = SimpleNamespace(noise=noise, per_request=samples - 1, hidden=hidden, logits=None)
+    def __init__(self, num_samples: int, hidden: torch.Tensor) -> None:
+        noise = NoiseConfig(num_samples=num_samples)
+        self.particles: Any = SimpleNamespace(noise=noise, noisy_samples=num_samples - 1, hidden=hidden, logits=None)
 
 
 def test_particle_rows_of_padding_get_no_logits() -> None:
     """A captured graph of 4 requests runs 3: row (s - 1) * 4 + b is weight sample s of request b."""
-    samples, padded, requests = 3, 4, 3
+    num_samples, padded, requests = 3, 4, 3
     clean = torch.arange(requests, dtype=torch.float32)[:, None]
-    hidden = torch.tensor([[10.0 * s + b] for s in range(1, samples) for b in range(padded)])
-    model = Model(samples, hidden)
+    hidden = torch.tensor([[10.0 * s + b] for s in range(1, num_samples) for b in range(padded)])
+    model = Model(num_samples, hidden)
     logits = model.compute_logits(clean)
     assert logits is not None
     assert torch.equal(logits, clean)
     assert model.particles.logits[..., 0].tolist() == [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
     assert model.compute_logits(clean) is not None  # prompt log-probabilities ask again
-    assert model.particles.logits.shape[0] == samples
+    assert model.particles.logits.shape[0] == num_samples
 
 
 def test_without_particle_rows_the_head_sees_the_clean_rows() -> None:
@@ -114,7 +114,7 @@ def test_warm_up_meets_every_kind_of_batch(is_cuda: bool, counts: set[int], monk
         seen.add(len(token_ids))
 
     runner = worker.UncertaintyRunner.__new__(worker.UncertaintyRunner)
-    particles = SimpleNamespace(per_request=2, hidden=None, logits=torch.zeros(3, 40, 7))
+    particles = SimpleNamespace(noisy_samples=2, hidden=None, logits=torch.zeros(3, 40, 7))
     monkeypatch.setattr(runner, "get_model", lambda: SimpleNamespace(particles=particles), raising=False)
     monkeypatch.setattr(GPUModelRunner, "_dummy_sampler_run", lambda self, hidden: hidden)
     monkeypatch.setattr(worker, "token_uncertainty", statistics)
@@ -127,7 +127,24 @@ def test_warm_up_meets_every_kind_of_batch(is_cuda: bool, counts: set[int], monk
 
 def test_seeds_are_staged_again_after_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     asleep = worker.TFBWorker.__new__(worker.TFBWorker)
-    asleep.model_runner = SimpleNamespace(seeds_on_device=[1, 2])
+    asleep.model_runner = worker.UncertaintyRunner.__new__(worker.UncertaintyRunner)
+    asleep.model_runner.staged_seeds = (1, 2)
     monkeypatch.setattr(worker.StockWorker, "wake_up", lambda self, tags=None: None, raising=False)
     asleep.wake_up(["weights"])
-    assert asleep.model_runner.seeds_on_device == []
+    assert asleep.model_runner.staged_seeds == ()
+
+
+def test_a_runner_keeps_what_it_knows_to_itself() -> None:
+    """Its state begins as the class's values, which must stay what they are for the next engine of the process."""
+    request = SimpleNamespace(sampling_params=SimpleNamespace(seed=None))
+    for _ in range(2):
+        runner = worker.UncertaintyRunner.__new__(worker.UncertaintyRunner)
+        runner.model_config = SimpleNamespace(seed=40)
+        runner.requests, runner.input_batch = {"a": request, "b": request}, SimpleNamespace(req_ids=["b", "a"])
+        assert runner._request_seeds() == (41, 40)
+        del runner.requests["a"]
+        runner.requests["c"], runner.input_batch.req_ids = request, ["c", "b"]
+        assert runner._request_seeds() == (42, 41)
+        assert dict(runner.noise_seeds) == {"b": 41, "c": 42}
+    assert not worker.UncertaintyRunner.noise_seeds
+    assert worker.UncertaintyRunner.arrivals == 0

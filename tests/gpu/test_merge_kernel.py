@@ -22,9 +22,28 @@ for dtype in (torch.float32, torch.bfloat16):
     for garbage in GARBAGE:  # and neither heads nor their size a power of two
         check_merge(merge, 2, [0, 3, 5], 40.0, garbage, dtype, head_size=24)
         check_merge(merge, 1, [2], 0.1, garbage, dtype, seed=1)
+        check_merge(merge, 2, [4, 1], 1.0, garbage, dtype, group=1)
 print("agreed")
 """
     assert "agreed" in run_python("-W", "ignore::RuntimeWarning", "-c", code, TRITON_INTERPRET="1")
+
+
+@needs_triton
+def test_rows_with_gaps_are_refused_by_name() -> None:
+    from bayesian_transformer.vllm_plugin.kernels.triton_merge import merge
+
+    rows, lse, lengths = torch.zeros(2, 3, 2, 4, 16), torch.zeros(2, 3, 2, 4), torch.ones(3, dtype=torch.int32)
+    own = rows[..., 0, :].contiguous()
+    gaps, spread = torch.zeros(2, 3, 2, 4, 32)[..., ::2], torch.zeros(2, 3, 2, 5, 16)[..., :4, :]
+    for bad in (gaps, spread):
+        with pytest.raises(ValueError, match="query must have the heads of a row side by side"):
+            merge(bad, own, own, rows, lse, lengths, 1.0, rows)
+        with pytest.raises(ValueError, match="output must have the heads of a row side by side"):
+            merge(rows, own, own, rows, lse, lengths, 1.0, bad)
+    with pytest.raises(ValueError, match="prefix_out must have a group's heads side by side"):
+        merge(rows, own, own, gaps, lse, lengths, 1.0, rows)
+    with pytest.raises(ValueError, match="value must be particle rows at one distance"):
+        merge(rows, own, torch.zeros(2, 4, 2, 16)[:, :3], rows, lse, lengths, 1.0, rows)
 
 
 @needs_triton
@@ -67,10 +86,10 @@ def test_the_real_kernels_on_a_gpu(version: int) -> None:
 
     if not fa_utils.is_fa_version_supported(version):
         pytest.skip(f"FlashAttention {version} is not for this GPU")
-    requests, samples, blocks, block, head = 3, 4, 8, 16, 64
-    impl = make_impl(version, SimpleNamespace(num_tokens=0, per_request=samples), head)
+    requests, noisy_samples, blocks, block, head = 3, 4, 8, 16, 64
+    impl = make_impl(version, SimpleNamespace(num_tokens=0, noisy_samples=noisy_samples), head)
     table = torch.arange(requests * blocks, dtype=torch.int32).view(requests, blocks).cuda()
-    rows = torch.zeros(samples * requests, HEADS + 2 * KV_HEADS, head, dtype=torch.bfloat16, device="cuda")
+    rows = torch.zeros(noisy_samples * requests, HEADS + 2 * KV_HEADS, head, dtype=torch.bfloat16, device="cuda")
     cache = torch.zeros(requests * blocks, KV_HEADS, block, 2 * head, dtype=torch.bfloat16, device="cuda")
     seq_lens = torch.ones(requests, dtype=torch.int32, device="cuda")
     query, key, value = rows.split([HEADS, KV_HEADS, KV_HEADS], dim=1)
@@ -93,7 +112,7 @@ def test_the_real_kernels_on_a_gpu(version: int) -> None:
         graph.replay()
         for b, length in enumerate(lengths):
             stored = cache[table[b].long()].transpose(1, 2).flatten(0, 1)[: max(0, length - 1)].split(head, dim=-1)
-            for row in range(b, samples * requests, requests):
+            for row in range(b, noisy_samples * requests, requests):
                 seen = [torch.cat([t, own[row : row + 1]]) for t, own in zip(stored, (key, value), strict=True)]
                 expected = brute_force(query[row], *seen)
                 torch.testing.assert_close(output[row].double(), expected, atol=0.03, rtol=0.03)

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from bayesian_transformer.heat_map.page import LEVELS, SHOWN, Scale, number, render, spell, write_report
+from bayesian_transformer.heat_map.page import LEVELS, SHOWN, Scale, render, spell, value_text, write_report
 from bayesian_transformer.uncertainty import FIELDS
 from tests.helpers.heat_map_pages import Page, a_record, a_response, run, write
 
@@ -123,7 +123,7 @@ def test_outliers_do_not_fade_the_others() -> None:
 
 
 def test_numbers_keep_their_size() -> None:
-    assert [number(v) for v in (None, 0.0, -0.0, 1.23456, 0.00012, -3e-9)] == [
+    assert [value_text(v) for v in (None, 0.0, -0.0, 1.23456, 0.00012, -3e-9)] == [
         "–", "0", "0", "1.2346", "1.2e-04", "-3.0e-09",
     ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from transformers import PreTrainedTokenizerBase
 
 from bayesian_transformer import TokenUncertainty, Uncertainty
-from bayesian_transformer.heat_map.page import LEVELS, Response, number, render, write_report
+from bayesian_transformer.heat_map.page import LEVELS, Response, render, value_text, write_report
 from bayesian_transformer.heat_map.records import BadRecord, read_records, response_of
 from bayesian_transformer.results import greedy_record, response_record, scaling_record
 from bayesian_transformer.score import main as score
@@ -64,7 +64,7 @@ def test_output_of_the_score_command_is_read(tmp_path: Path, tiny_llama_tfb_path
     stored = json.loads(scores.read_text())
     assert "".join(text for text, _ in parsed.tokens) == "né 😀\n"
     assert parsed.data[0]["ids"] == stored["token_ids"]
-    assert parsed.data[0]["values"]["total"] == [number(v) for v in stored["total"]]
+    assert parsed.data[0]["values"]["total"] == [value_text(v) for v in stored["total"]]
     assert "user: Hi" in parsed.text
     assert f"model {tiny_llama_tfb_path.name}" in parsed.text
     assert str(tiny_llama_tfb_path.parent) not in page.read_text()

@@ -41,8 +41,8 @@ def main() -> None:
     driver.set_active(AbsentGPU())
     ids = torch.zeros(4, dtype=torch.int64)
     with unittest.mock.patch.object(JITFunction, "run", compile_only):
-        for samples, dtype in ((1, torch.bfloat16), (5, torch.bfloat16), (10, torch.float32)):
-            logits = torch.empty(samples, 4, 50_257, dtype=dtype)
+        for num_samples, dtype in ((1, torch.bfloat16), (5, torch.bfloat16), (10, torch.float32)):
+            logits = torch.empty(num_samples, 4, 50_257, dtype=dtype)
             fused_token_uncertainty(logits, ids)
             fused_mixture_logits(logits)
         fused_token_uncertainty(logits)

@@ -10,7 +10,7 @@ from typing import Any
 from vllm import LLM, SamplingParams
 
 
-def main(path: str, samples: int) -> None:
+def main(path: str, num_samples: int) -> None:
     llm = LLM(
         path,
         dtype="float32",
@@ -19,7 +19,7 @@ def main(path: str, samples: int) -> None:
         max_num_seqs=4,
         kv_cache_memory_bytes=1 << 26,
         enable_prefix_caching=False,
-        hf_overrides={"num_samples": samples},
+        hf_overrides={"num_samples": num_samples},
     )
     model = llm.llm_engine.model_executor.driver_worker.worker.model_runner.get_model()
     layer = model.model.layers[0]

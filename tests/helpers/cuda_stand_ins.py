@@ -15,6 +15,7 @@ from vllm.v1.attention.backends import flash_attn
 
 from bayesian_transformer.vllm_plugin.attention import particle_class
 from bayesian_transformer.vllm_plugin.attention.gpu import GpuParticleAttention
+from bayesian_transformer.vllm_plugin.refusals import refuse_attention
 
 BLOCK, HEAD, KV_HEADS, GROUP = 4, 8, 2, 3
 HEADS = KV_HEADS * GROUP
@@ -88,6 +89,7 @@ def make_impl(version: int, rows: Any, head_size: int = HEAD, **options: Any) ->
     """vLLM's own attention implementation of one layer, made ours."""
     arguments = {"alibi_slopes": None, "sliding_window": None, "kv_cache_dtype": "auto", "num_kv_heads": KV_HEADS}
     stock = flash_attn.FlashAttentionImpl(HEADS, head_size, head_size**-0.5, **arguments | options)
+    refuse_attention(stock)
     ours: Any = particle_class(stock, GpuParticleAttention)
     impl = ours.__new__(ours)
     vars(impl).update(vars(stock), particles=rows, vllm_flash_attn_version=version)

@@ -14,7 +14,8 @@ from bayesian_transformer.files import append_jsonl, write_json
 from bayesian_transformer.problems import question_id
 from bayesian_transformer.results import (
     SCHEMA_VERSION,
-    greedy_path,
+    greedy_dir,
+    greedy_part,
     greedy_record,
     response_record,
     scaling_dir,
@@ -57,7 +58,7 @@ def response(rng: np.random.Generator, index: int, chance: float) -> Any:
 def write_greedy(root: Path, seed: int, problems: int = 120, chance: float = 0.6) -> Path:
     """Greedy results of one seed; returns the file."""
     rng = np.random.default_rng([seed, problems])
-    path = greedy_path(root, MODEL, DATASET, seed, 0, problems)
+    path = greedy_part(greedy_dir(root, MODEL, DATASET, seed), 0, problems)
     for index in range(problems):
         settings = SETTINGS | {"seed": seed}
         append_jsonl(path, greedy_record(problem(index), "prompt", response(rng, index, chance), settings))

@@ -11,7 +11,7 @@ GARBAGE = (math.inf, -math.inf, math.nan)  # what kernels leave as LSE of an emp
 
 def check_merge(
     merge: Callable[..., None],
-    samples: int,
+    noisy_samples: int,
     lengths: list[int],
     scale: float,
     garbage: float,
@@ -24,11 +24,11 @@ def check_merge(
     generator = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(*shape, generator=generator).to(dtype)  # noqa: E731
     width = KV_HEADS * group * head_size
-    shape = (samples, len(lengths), KV_HEADS, group, head_size)
-    qkv = draw(samples * len(lengths), width + 2 * KV_HEADS * head_size)  # the rows are parts of a wider matrix
-    query = qkv[:, :width].unflatten(1, (KV_HEADS, group, head_size)).unflatten(0, (samples, -1))
+    shape = (noisy_samples, len(lengths), KV_HEADS, group, head_size)
+    qkv = draw(noisy_samples * len(lengths), width + 2 * KV_HEADS * head_size)  # the rows are parts of a wider matrix
+    query = qkv[:, :width].unflatten(1, (KV_HEADS, group, head_size)).unflatten(0, (noisy_samples, -1))
     key, value = (
-        t.unflatten(1, (KV_HEADS, head_size)).unflatten(0, (samples, -1)) for t in qkv[:, width:].chunk(2, dim=1)
+        t.unflatten(1, (KV_HEADS, head_size)).unflatten(0, (noisy_samples, -1)) for t in qkv[:, width:].chunk(2, dim=1)
     )
     keys, values = draw(2, len(lengths), KV_HEADS, 5, head_size).unbind()
     score = scale * torch.einsum("sbhgd,bhtd->sbhgt", query.double(), keys.double())
@@ -38,7 +38,7 @@ def check_merge(
     lse = score.logsumexp(-1).masked_fill(empty, garbage).float()
     own = scale * torch.einsum("sbhgd,sbhd->sbhg", query.double(), key.double())
     weights = torch.cat([score, own.unsqueeze(-1)], -1).softmax(-1)
-    all_values = torch.cat([values[None].expand(samples, -1, -1, -1, -1), value.unsqueeze(3)], 3).double()
+    all_values = torch.cat([values[None].expand(noisy_samples, -1, -1, -1, -1), value.unsqueeze(3)], 3).double()
     expected = torch.einsum("sbhgt,sbhtd->sbhgd", weights, all_values)
 
     out = torch.full(shape, math.nan, dtype=dtype)

@@ -31,7 +31,7 @@ def rounded(value: Any) -> Any:
     return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
-def number(record: dict[str, Any]) -> int:
+def place(record: dict[str, Any]) -> int:
     """The place of a problem in its data set: the last part of arithmetic/17."""
     return int(question_id(record).rpartition("_")[2])
 
@@ -49,12 +49,12 @@ def write(path: Path, records: Iterable[dict[str, Any]]) -> None:
 @click.option("--scaling", required=True, type=click.IntRange(1), help="Problems to keep of the sampled responses.")
 def main(source: Path, target: Path, greedy: int, scaling: int) -> None:
     for path in source.glob("*_results_vllm_pg/arithmetic/seed*/greedy_unc/batch_results_*.jsonl"):
-        records = sorted(read_jsonl(path), key=number)[:greedy]
+        records = sorted(read_jsonl(path), key=place)[:greedy]
         name = path.relative_to(source).with_name(f"batch_results_0_{greedy}.jsonl")
         write(target / name, [{k: v for k, v in r.items() if k != "formatted_prompt"} for r in records])
     for path in source.glob("inference_scaling/*/arithmetic/seed*/p*/single_greedy_unc/*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))
-        if number(record) < scaling:
+        if place(record) < scaling:
             write(target / path.relative_to(source), [record])
 
 

@@ -7,32 +7,47 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
 from bayesian_transformer.uncertainty import FIELDS
-
-_PUBLISHED = {
-    "total": "total_uncertainty",
-    "aleatoric": "aleatoric_uncertainty",
-    "epistemic": "epistemic_uncertainty",
-    "implicit_reward": "bayes_implicit_reward",
-}
+from bayesian_transformer.vllm_plugin import kernels
 
 
 @contextmanager
-def engine(path: Path | str, **options: Any) -> Iterator[Any]:
-    """A float32 CPU engine on a checkpoint; its processes are gone when the block ends."""
+def engine(path: Path | str, *, in_process: bool = False, kernel_mode: str = "auto", **options: Any) -> Iterator[Any]:
+    """A float32 CPU engine on a checkpoint; it is gone when the block ends.
+
+    Args:
+        in_process: run the engine in this process, not in one of its own as users have it. It starts several times as
+            fast, and computes the same. One at a time.
+        kernel_mode: what TOKUR_KERNELS says.
+        options: of vllm.LLM.
+    """
     from vllm import LLM
 
     defaults = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "max_num_seqs": 16}
-    llm = LLM(str(path), **defaults | {"kv_cache_memory_bytes": 1 << 28} | options)
-    try:
-        yield llm
-    finally:
-        llm.llm_engine.engine_core.shutdown()
-        del llm
-        gc.collect()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0" if in_process else "1")
+        environment.setenv("TOKUR_KERNELS", kernel_mode)
+        kernels.mode.cache_clear()
+        llm = LLM(str(path), **defaults | {"kv_cache_memory_bytes": 1 << 28} | options)
+        try:
+            yield llm
+        finally:
+            llm.llm_engine.engine_core.shutdown()
+            del llm
+            _forget()
+
+
+def _forget() -> None:
+    """Undo what an engine in this process leaves behind, its reading of the environment included."""
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
+    kernels.mode.cache_clear()
+    gc.collect()
 
 
 def table(completion: Any) -> np.ndarray:
@@ -41,7 +56,7 @@ def table(completion: Any) -> np.ndarray:
     rows = []
     for token_id, entry in zip(completion.token_ids, completion.uncertainties, strict=True):
         assert list(entry) == [token_id]
-        rows.append([getattr(entry[token_id], _PUBLISHED.get(name, name)) for name in FIELDS])
+        rows.append(entry[token_id].row())
     return np.array(rows, dtype=np.float64).reshape(-1, len(FIELDS))
 
 

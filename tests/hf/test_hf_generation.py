@@ -20,11 +20,11 @@ from bayesian_transformer.hf.generation import GenerateUncertaintyOutput, expand
 from bayesian_transformer.uncertainty import FIELDS, Uncertainty
 from tests.helpers.reference import reference_uncertainties, worst_error
 
-SAMPLES = 4
+NUM_SAMPLES = 4
 
 
 def load(path: Path, **options: Any) -> Any:
-    return AutoModelForCausalLM.from_pretrained(path, **{"dtype": torch.float32, "num_samples": SAMPLES} | options)
+    return AutoModelForCausalLM.from_pretrained(path, **{"dtype": torch.float32, "num_samples": NUM_SAMPLES} | options)
 
 
 def ragged_prompts(lengths: tuple[int, ...], seed: int = 0) -> dict[str, Tensor]:
@@ -129,7 +129,7 @@ def test_all_samples_of_a_step_are_one_forward(tiny_llama_tfb_path: Path) -> Non
     rows: list[tuple[int, ...]] = []
     model.model.layers[0].mlp.register_forward_hook(lambda m, a, out: rows.append(tuple(out.shape[:-1])))
     model.generate(torch.tensor([[5, 6, 7]] * 2), max_new_tokens=2, output_uncertainties=True)
-    assert rows == [(2, 3), (2, SAMPLES - 1), (2, 1), (2, SAMPLES - 1)]
+    assert rows == [(2, 3), (2, NUM_SAMPLES - 1), (2, 1), (2, NUM_SAMPLES - 1)]
 
 
 def test_finished_sequences_are_nan_and_left_out(tiny_llama_tfb_path: Path) -> None:

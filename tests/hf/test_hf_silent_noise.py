@@ -12,7 +12,7 @@ from bayesian_transformer import BayesianForCausalLMModel, generation, scoring
 from bayesian_transformer.scoring import score
 from bayesian_transformer.uncertainty import token_uncertainty
 
-SAMPLES = 4
+NUM_SAMPLES = 4
 PROMPT, RESPONSE = [40], [50, 60, 70, 80, 90, 100]
 # The rows of weight samples are computed in other shapes than those of the clean pass, which rounds differently; the
 # logits are of the order of 1.
@@ -42,7 +42,7 @@ def test_generation_has_the_logits_of_the_base_model(
     path = request.getfixturevalue(base_path)
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attention}
     base = AutoModelForCausalLM.from_pretrained(path, **options)
-    model = AutoModelForCausalLM.from_pretrained(make_tfb(path, kind), num_samples=SAMPLES, **options)
+    model = AutoModelForCausalLM.from_pretrained(make_tfb(path, kind), num_samples=NUM_SAMPLES, **options)
     prompts = {"input_ids": torch.tensor([[0, 0, 5], [7, 8, 9]]), "attention_mask": torch.tensor([[0, 0, 1], [1] * 3])}
     call: dict[str, Any] = {**prompts, "max_new_tokens": 4, "eos_token_id": None, "pad_token_id": 0}
     plain = base.generate(**call, output_logits=True, return_dict_in_generate=True)
@@ -51,7 +51,7 @@ def test_generation_has_the_logits_of_the_base_model(
     silent = model.generate(**call, output_uncertainties=True)
     assert torch.equal(silent.sequences, plain.sequences)
     logits = torch.stack(seen, dim=1)  # [S, steps, B, V]
-    assert logits.shape == (SAMPLES, *expected.shape)
+    assert logits.shape == (NUM_SAMPLES, *expected.shape)
     assert torch.equal(logits[0], expected)
     torch.testing.assert_close(logits[1:], expected.expand_as(logits[1:]), **ROUNDING)
     seen.clear()
@@ -67,10 +67,10 @@ def test_scoring_has_the_logits_of_the_base_model(
 ) -> None:
     base = AutoModelForCausalLM.from_pretrained(tiny_qwen2_path, dtype=torch.float32)
     if kind in ("right", "left"):
-        model = AutoModelForCausalLM.from_pretrained(make_tfb(tiny_qwen2_path, kind), num_samples=SAMPLES)
+        model = AutoModelForCausalLM.from_pretrained(make_tfb(tiny_qwen2_path, kind), num_samples=NUM_SAMPLES)
     else:
         lm = AutoModelForCausalLM.from_pretrained(tiny_qwen2_path, dtype=torch.float32)
-        model = BayesianForCausalLMModel.wrap(lm, num_samples=SAMPLES, bayes_noise=kind)
+        model = BayesianForCausalLMModel.wrap(lm, num_samples=NUM_SAMPLES, bayes_noise=kind)
     ids = torch.tensor([PROMPT + RESPONSE[:-1]])
     with torch.no_grad():
         expected = base(ids, attention_mask=torch.ones_like(ids), past_key_values=DynamicCache()).logits[0]

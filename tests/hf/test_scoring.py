@@ -16,11 +16,11 @@ from tests.helpers.reference import reference_uncertainties, worst_error
 PROMPTS = [[40, 50, 60, 70, 80], [41], [42, 52]]
 RESPONSES = [[90, 91, 92, 93], [94, 95, 96, 97, 98, 99, 100], [101]]
 SEEDS = [5, 6, -7]
-SAMPLES = 3
+NUM_SAMPLES = 3
 
 
 def load(path: Path, **options: Any) -> Any:
-    return AutoModelForCausalLM.from_pretrained(path, **{"dtype": torch.float32, "num_samples": SAMPLES} | options)
+    return AutoModelForCausalLM.from_pretrained(path, **{"dtype": torch.float32, "num_samples": NUM_SAMPLES} | options)
 
 
 def arrays(scored: TokenUncertainty) -> dict[str, Any]:
@@ -47,9 +47,9 @@ def test_single_scoring_agrees_with_brute_force(
 ) -> None:
     model = load(make_tfb(request.getfixturevalue(base), kind))
     for prompt, response, seed in zip(PROMPTS, RESPONSES, SEEDS, strict=True):
-        expected = reference_uncertainties(model, prompt, response, seed, 0.1, SAMPLES, kind)
+        expected = reference_uncertainties(model, prompt, response, seed, 0.1, NUM_SAMPLES, kind)
         for positions in (1, 7, 1000):
-            scored = score(model, prompt, response, seed=seed, chunk_rows=positions * SAMPLES)
+            scored = score(model, prompt, response, seed=seed, chunk_rows=positions * NUM_SAMPLES)
             assert worst_error(arrays(scored), expected) <= 1
 
 
@@ -61,7 +61,7 @@ def test_padding_and_chunks_change_nothing(
 ) -> None:
     model = load(tiny_qwen2_tfb_path, attn_implementation=attention)
     ids, mask, response = padded(side)
-    table = score_batch(model, ids, mask, response, SEEDS, chunk_rows=positions * SAMPLES * 3)
+    table = score_batch(model, ids, mask, response, SEEDS, chunk_rows=positions * NUM_SAMPLES * 3)
     assert table.isnan().all(-1).equal(~response)
     assert table.isnan().any(-1).equal(~response)
     for row in range(3):
@@ -132,8 +132,8 @@ def test_a_batch_of_texts_keeps_to_the_chunk(tiny_llama_tfb_path: Path) -> None:
     rows: list[int] = []
     model.lm_head.register_forward_hook(lambda m, a, out: rows.append(out.shape[:-1].numel()))
     requests = [ScoringRequest("a b c", " d e f g", seed) for seed in range(8)]
-    assert len(list(score_texts(model, tokenizer, requests, batch_size=8, chunk_rows=2 * SAMPLES))) == 8
-    assert max(clean + noisy for clean, noisy in zip(rows[::2], rows[1::2], strict=True)) <= 2 * SAMPLES
+    assert len(list(score_texts(model, tokenizer, requests, batch_size=8, chunk_rows=2 * NUM_SAMPLES))) == 8
+    assert max(clean + noisy for clean, noisy in zip(rows[::2], rows[1::2], strict=True)) <= 2 * NUM_SAMPLES
 
 
 def test_overrides_and_silent_model(tiny_llama_tfb_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_texts_longer_than_a_sliding_window_stand_as_failures(tiny_llama_tfb_pat
         "num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 8,
     }  # fmt: skip
     lm = AutoModelForCausalLM.from_config(MistralConfig(**shape)).eval()
-    model = BayesianForCausalLMModel.wrap(lm, rank=4, num_samples=SAMPLES)
+    model = BayesianForCausalLMModel.wrap(lm, rank=4, num_samples=NUM_SAMPLES)
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama_tfb_path)
     requests = [ScoringRequest("a b", " c" * count) for count in (7, 6)]
     too_long, longest = score_texts(model, tokenizer, requests)
@@ -258,7 +258,7 @@ def test_full_rank_noise_is_kept_for_one_text_at_a_time(tiny_llama_path: Path, k
     )
     batches: list[int] = []
     lm.lm_head.register_forward_hook(lambda m, a, out: batches.append(len(out)))
-    results = list(score_texts(model, tokenizer, [ScoringRequest("a", " b")] * 3, num_samples=SAMPLES))
+    results = list(score_texts(model, tokenizer, [ScoringRequest("a", " b")] * 3, num_samples=NUM_SAMPLES))
     assert [type(result) for result in results] == [ScoredText] * 3
     assert max(batches) == together
 

@@ -11,9 +11,25 @@ import pytest
 from tests.outside.files import DETECTION_TABLES, Written, rows
 from tests.outside.record import SCALING_TABLES, TABLES, tables
 
+# Scores of the detection tables whose name did not say whether it is a sum or a mean, with the name that they have now.
+_SCORES = {
+    **{"tu": "tu_sum", "au": "au_sum", "eu": "eu_sum", "bir": "bir_sum", "pe": "entropy_sum"},
+    **{"ntu": "tu_mean", "nau": "au_mean", "neu": "eu_mean", "nbir": "bir_mean", "npe": "entropy_mean"},
+    **{"ll": "ll_mean", "ce": "self_certainty_mean", "ce_sum": "self_certainty_sum"},
+    **{"dc": "confidence_mean", "dc_sum": "confidence_sum"},
+    **{"dc_low": "confidence_lowest_group", "dc_bottom": "confidence_bottom_groups"},
+}
+_PUBLISHED_METRICS = ("auc", "auprc", "top10", "top25", "top50", "top75")
+_METRICS = (*_PUBLISHED_METRICS, "prr", "aurc", "auc_strata", "auc_residual", "auc_gain")
+_PUBLISHED = [f"{metric}_{score}" for metric in _PUBLISHED_METRICS for score in ("tu", "au", "eu", "ll")]
+_COLUMNS = {f"{metric}_{old}": f"{metric}_{new}" for metric in _METRICS for old, new in _SCORES.items()}
+
 # Stored name -> the name that it has now, of columns, metrics and scores that were renamed. The two evaluations have
 # different names for the same score: the published `ll` is a mean in detection and a sum in scaling.
-RENAMED: dict[str, dict[str, str]] = {"detection": {}, "scaling": {}}
+RENAMED = {
+    "detection": _SCORES | {old: new for old, new in _COLUMNS.items() if old not in _PUBLISHED},
+    "scaling": {"npe": "entropy_mean", "nbir": "bir_mean"},
+}
 
 _DETAILED, _SUMMARY, _RESPONSES = DETECTION_TABLES
 # What tells the rows of a table apart.
@@ -70,6 +86,28 @@ def test_every_stored_number_is_the_same(name: str, written: Written) -> None:
     if found:
         advice = f"{len(found)} differences. If they are meant: python -m tests.outside.record --tables"
         pytest.fail("\n".join([f"{name}:", *found[:20], advice]), pytrace=False)
+
+
+def metrics_of(name: str, written: Written) -> dict[str, list[str]]:
+    """All numbers of each metric in a detection table, in order."""
+    table = rows(tables(written)[name])
+    if name == _DETAILED:
+        return {column: [row[column] for row in table] for column in table[0]}
+    return {row["metric"]: [cell for column, cell in row.items() if column != "metric"] for row in table}
+
+
+@pytest.mark.parametrize("name", [_DETAILED, _SUMMARY])
+def test_published_columns_hold_what_their_new_columns_hold(name: str, written: Written) -> None:
+    found = metrics_of(name, written)
+    assert {alias: found[alias] for alias in _PUBLISHED} == {alias: found[_COLUMNS[alias]] for alias in _PUBLISHED}
+
+
+def test_a_scaling_row_names_its_score_in_both_spellings(written: Written) -> None:
+    published = {"nau": "au_mean", "neu": "eu_mean", "ntu": "tu_mean", "au": "au_sum", "eu": "eu_sum", "tu": "tu_sum"}
+    published |= {"nll": "ll_mean", "ll": "ll_sum", "ce": "self_certainty_mean", "dc": "confidence_mean"}
+    same_in_both = ("entropy_mean", "bir_mean", "length", "none")
+    found = {(row["score"], row["name"]) for row in rows(tables(written)["scaling_0.9.csv"])}
+    assert found == {*published.items(), *((name, name) for name in same_in_both)}
 
 
 def test_renamed_columns_and_rows_are_compared_under_their_new_names() -> None:

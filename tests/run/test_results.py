@@ -21,13 +21,14 @@ from bayesian_transformer.problems import (
     unique_id,
 )
 from bayesian_transformer.results import (
-    greedy_path,
+    completion_arrays,
+    greedy_dir,
+    greedy_part,
     greedy_record,
     read_greedy,
     response_record,
     scaling_dir,
     scaling_record,
-    token_arrays,
 )
 from bayesian_transformer.uncertainty import FIELDS
 
@@ -116,7 +117,7 @@ def test_load_problems_refuses_empty_and_broken_files(tmp_path: Path) -> None:
 
 def test_layout() -> None:
     root = Path("results")
-    assert greedy_path(root, "M", "math500", 96, 0, 500) == Path(
+    assert greedy_part(greedy_dir(root, "M", "math500", 96), 0, 500) == Path(
         "results/M_results_vllm_pg/math500/seed96/greedy_unc/batch_results_0_500.jsonl"
     )
     assert scaling_dir(root, "M", "math500", 96, 512) == Path(
@@ -124,22 +125,22 @@ def test_layout() -> None:
     )
 
 
-def test_token_arrays_pair_names_and_published_names() -> None:
+def test_completion_arrays_pair_names_and_published_names() -> None:
     row = [0.5, 0.3, 0.2, 0.1, -1.0, 0.6, 2.0, 9.0]  # in the order of FIELDS
-    arrays = token_arrays(completion([row, [value + 1 for value in row]]))
+    arrays = completion_arrays(completion([row, [value + 1 for value in row]]))
     assert list(arrays) == list(FIELDS)
     assert arrays == {name: [value, value + 1] for name, value in zip(FIELDS, row, strict=True)}
 
 
-def test_token_arrays_refuse_missing_or_misaligned_uncertainties() -> None:
+def test_completion_arrays_refuse_missing_or_misaligned_uncertainties() -> None:
     stock = completion([[0.0] * 8])
     del stock.uncertainties
     with pytest.raises(ValueError, match="no uncertainties"):
-        token_arrays(stock)
+        completion_arrays(stock)
     short = completion([[0.0] * 8] * 2)
     short.uncertainties.pop()
     with pytest.raises(ValueError, match="1 uncertainties for 2 tokens"):
-        token_arrays(short)
+        completion_arrays(short)
 
 
 def test_greedy_record_has_exactly_the_documented_keys() -> None:
@@ -179,12 +180,9 @@ def test_response_record_sums_and_means(rows: list[list[float]]) -> None:
         "eu": near(total[2]),
     }
     assert record["logprobs"] == {"nll": near(mean[4]), "ll": near(total[4])}  # nll: mean log-probability, not negated
-    assert record["scores"] == {
-        "ce": near(mean[6]),
-        "dc": near(mean[7]),
-        "entropy": near(mean[5]),
-        "bir": near(mean[3]),
-    }
+    scores = {"self_certainty": mean[6], "confidence": mean[7], "entropy": mean[5], "bir": mean[3]}
+    older_names = {"ce": near(mean[6]), "dc": near(mean[7]), "entropy": near(mean[5]), "bir": near(mean[3])}
+    assert record["scores"] == older_names | {f"{name}_mean": near(value) for name, value in scores.items()}
     assert record["token_count"] == len(rows)
 
 

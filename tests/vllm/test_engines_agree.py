@@ -4,9 +4,8 @@ The noise is counter-based, so with the same seeds this is equality up to float3
 printed (`pytest -rP`) and recorded as properties of the test.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,16 +15,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bayesian_transformer.scoring import score
 from bayesian_transformer.uncertainty import FIELDS
-from tests.helpers.vllm_engines import engine, table, token_prompts
+from tests.helpers.noisy_engines import CHECKPOINTS, NUM_SAMPLES, SIGMA, NoisyEngine
+from tests.helpers.vllm_engines import table, token_prompts
 
 vllm = pytest.importorskip("vllm")
 pytestmark = pytest.mark.engine
 
-SAMPLES, SIGMA, TOKENS = 5, 0.1, 24
+TOKENS = 24
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
 QUESTIONS = ("What is 17 + 25?", "Name three rivers of Europe, and say where each begins.", "Why?")
 SEEDS = [3, -(2**40) - 1, 2**63 + 5]  # one for each question
-CASES = ["smollm2 right", "smollm2 left", "qwen2 right", "qwen2 left", "llama right", "llama left"]
+NOISY_CASES = [f"{base} auto" for base in CHECKPOINTS]
 
 
 class Engines(NamedTuple):
@@ -54,23 +54,19 @@ class Engines(NamedTuple):
     def score(self, responses: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Offline scoring of given responses: quantities [tokens, 8] each, in chunks of a few positions."""
         texts = zip(self.prompts, responses, SEEDS, strict=True)
-        scored = [score(self.model, prompt, new, seed=seed, chunk_rows=7 * SAMPLES) for prompt, new, seed in texts]
+        scored = [score(self.model, prompt, new, seed=seed, chunk_rows=7 * NUM_SAMPLES) for prompt, new, seed in texts]
         return [uncertainties.stack().double().numpy() for uncertainties in scored]
 
 
-@pytest.fixture(scope="module", params=CASES)
-def engines(request: pytest.FixtureRequest, make_tfb: Callable[..., Path]) -> Iterator[Engines]:
-    """SmolLM2-135M, and small random Qwen2 (with biases) and Llama models."""
-    family, kind = request.param.split()
-    base = request.getfixturevalue("smollm2_path" if family == "smollm2" else f"tiny_{family}_path")
-    path, overrides = make_tfb(base, kind), {"num_samples": SAMPLES, "bayes_sigma": SIGMA}
+@pytest.fixture
+def engines(noisy: NoisyEngine) -> Engines:
+    path, overrides = noisy.case.tfb, {"num_samples": NUM_SAMPLES, "bayes_sigma": SIGMA}
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **overrides).eval()
     tokenizer = AutoTokenizer.from_pretrained(path)
     messages = [[{"role": "user", "content": text}] for text in QUESTIONS]
     prompts = [tokenizer.apply_chat_template(m, add_generation_prompt=True, return_dict=False) for m in messages]
     prompts[-1] = prompts[-1][:1]  # a prompt of one token: nothing but the particle's own key to attend to
-    with engine(path, hf_overrides=overrides) as llm:
-        yield Engines(llm, model, tokenizer, prompts)
+    return Engines(noisy.llm, model, tokenizer, prompts)
 
 
 def check(tables: Mapping[str, Sequence[np.ndarray]], record: Callable[[str, object], None]) -> None:

@@ -43,13 +43,13 @@ class Case:
     """Requests with random caches, tables and particle rows."""
 
     def __init__(
-        self, lengths: list[int], samples: int, heads: int, group: int, layout: str, seed: int, dtype: torch.dtype
+        self, lengths: list[int], noisy_samples: int, heads: int, group: int, layout: str, seed: int, dtype: torch.dtype
     ) -> None:
         rng = torch.Generator().manual_seed(seed)
         draw = lambda *shape: torch.randn(*shape, generator=rng).to(dtype)  # noqa: E731
-        requests, pool, per_request = len(lengths), 4 * len(lengths), 4
+        requests, pool, blocks_each = len(lengths), 4 * len(lengths), 4
         self.seq_lens = torch.tensor(lengths, dtype=torch.int32)
-        self.block_table = torch.randperm(pool, generator=rng).view(requests, per_request).int()
+        self.block_table = torch.randperm(pool, generator=rng).view(requests, blocks_each).int()
         self.keys, self.values = draw(pool, heads, BLOCK, HEAD), draw(pool, heads, BLOCK, HEAD)
         orders = places(layout, rng)
         self.packing = CachePacking(BLOCK, HEAD, *((None, None) if layout == "plain" else orders))
@@ -58,7 +58,7 @@ class Case:
         packed[..., 1, orders[1].flatten()] = self.values.flatten(-2)
         self.cache = packed.view(pool, heads, BLOCK, 2 * HEAD)
         # Cut from one wider buffer, as q, k and v of a fused projection are.
-        fused = draw(samples * requests, heads * (group + 2), HEAD)
+        fused = draw(noisy_samples * requests, heads * (group + 2), HEAD)
         self.query, self.key, self.value = fused.split([heads * group, heads, heads], dim=1)
 
     def run(self, attend: Callable[..., None], scale: float) -> torch.Tensor:
@@ -84,7 +84,7 @@ class Case:
 
 @given(
     lengths=st.lists(st.integers(1, 3 * BLOCK + 1), min_size=1, max_size=4),
-    samples=st.integers(1, 4),
+    noisy_samples=st.integers(1, 4),
     heads=st.integers(1, 2),
     group=st.integers(1, 3),
     layout=st.sampled_from(LAYOUTS),
@@ -93,9 +93,9 @@ class Case:
 )
 @settings(deadline=None, max_examples=50)
 def test_merge_equals_one_softmax(
-    lengths: list[int], samples: int, heads: int, group: int, layout: str, seed: int, scale: float
+    lengths: list[int], noisy_samples: int, heads: int, group: int, layout: str, seed: int, scale: float
 ) -> None:
-    case = Case(lengths, samples, heads, group, layout, seed, torch.float32)
+    case = Case(lengths, noisy_samples, heads, group, layout, seed, torch.float32)
     for attend in IMPLEMENTATIONS:
         np.testing.assert_allclose(case.run(attend, scale).numpy(), case.expected(scale), atol=3e-5, rtol=1e-4)
 

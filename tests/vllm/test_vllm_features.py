@@ -23,7 +23,7 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
 pytestmark = pytest.mark.engine
-SAMPLES, SIGMA, TOKENS = 4, 0.3, 24
+NUM_SAMPLES, SIGMA, TOKENS = 4, 0.3, 24
 PROMPT = np.random.default_rng(0).integers(100, 40_000, 40).tolist()
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Served:
         self.names = iter(range(1000))
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.model: Any = AutoModelForCausalLM.from_pretrained(path).eval()
-        self.model.config.update({"num_samples": SAMPLES, "bayes_sigma": SIGMA})
+        self.model.config.update({"num_samples": NUM_SAMPLES, "bayes_sigma": SIGMA})
         arguments = AsyncEngineArgs(
             model=str(path),
             dtype="float32",
@@ -49,7 +49,7 @@ class Served:
             max_model_len=512,
             max_num_seqs=16,
             kv_cache_memory_bytes=1 << 28,
-            hf_overrides={"num_samples": SAMPLES, "bayes_sigma": SIGMA},
+            hf_overrides={"num_samples": NUM_SAMPLES, "bayes_sigma": SIGMA},
             structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
         )
 

@@ -41,7 +41,7 @@ def other_version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
             name = architecture.vllm_architecture
             monkeypatch.setitem(registered, name, registered[name])
     monkeypatch.setattr("vllm.__version__", request.param)
-    for module in ("config", "outputs"):
+    for module in ("engine_config", "outputs"):
         monkeypatch.setitem(sys.modules, f"bayesian_transformer.vllm_plugin.{module}", None)
     return str(request.param)
 

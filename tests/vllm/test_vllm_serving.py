@@ -21,10 +21,10 @@ from tests.helpers.vllm_engines import engine, load_basis, table, token_prompts
 vllm = pytest.importorskip("vllm")
 pytestmark = pytest.mark.engine
 
-SAMPLES, TOKENS = 4, 40
-OVERRIDES = {"num_samples": SAMPLES, "bayes_sigma": 0.3}
+NUM_SAMPLES, TOKENS = 4, 40
+OVERRIDES = {"num_samples": NUM_SAMPLES, "bayes_sigma": 0.3}
 logger = logging.getLogger(__name__)
-OPTIONS = {"hf_overrides": OVERRIDES, "block_size": 32, "disable_log_stats": False}
+OPTIONS: dict[str, Any] = {"hf_overrides": OVERRIDES, "block_size": 32, "disable_log_stats": False}
 ENTROPY, LOGPROB = FIELDS.index("entropy"), FIELDS.index("logprob")
 
 
@@ -86,7 +86,7 @@ def test_with_small_prefill_chunks_and_through_preemption(
     tiny_llama_tfb_path: Path, alone: dict[int, np.ndarray]
 ) -> None:
     small = {"max_num_batched_tokens": 32, "num_gpu_blocks_override": 24, "enable_prefix_caching": False}
-    with engine(tiny_llama_tfb_path, **OPTIONS | small) as llm:
+    with engine(tiny_llama_tfb_path, in_process=True, **OPTIONS | small) as llm:
         assert_same(run(llm, [5])[5], alone[5])  # 70 prompt tokens in three chunks
         assert preemptions(llm) == 0
         results = run(llm, [*range(16)])  # 16 requests of 110 tokens want 64 blocks
@@ -108,12 +108,9 @@ def test_compiled(tiny_llama_tfb_path: Path, alone: dict[int, np.ndarray]) -> No
             assert_same(numbers, alone[i])
 
 
-def test_without_the_compiled_kernels(
-    tiny_llama_tfb_path: Path, alone: dict[int, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_compiled_kernels(tiny_llama_tfb_path: Path, alone: dict[int, np.ndarray]) -> None:
     """Fast paths beside plain ones, in max and mean difference; not equal to the last bit, so both did run."""
-    monkeypatch.setenv("TOKUR_CPU_KERNELS", "0")
-    with engine(tiny_llama_tfb_path, **OPTIONS) as llm:
+    with engine(tiny_llama_tfb_path, in_process=True, kernel_mode="plain", **OPTIONS) as llm:
         results = run(llm, [*range(16)])
     differences = [np.abs(results[i] - alone[i])[:, 1:] for i in results]
     for i, numbers in results.items():
@@ -207,16 +204,17 @@ def test_merging_deltas_for_a_slow_consumer(llm: Any) -> None:
         assert_same(with_tokens(completion), with_tokens(expected.outputs[completion.index]))
 
 
+@pytest.mark.xdist_group("mixture")
 def test_generation_from_the_mixture(tiny_llama_tfb_path: Path, tiny_llama_path: Path) -> None:
     """use_tfb_for_generation takes the mode of mean_s p_s, which is not always that of p_0."""
     tokens, sigma = 30, 2.0
     overrides = OVERRIDES | {"use_tfb_for_generation": True, "bayes_sigma": sigma}
-    with engine(tiny_llama_tfb_path, **OPTIONS | {"hf_overrides": overrides}) as llm:
+    with engine(tiny_llama_tfb_path, in_process=True, **OPTIONS | {"hf_overrides": overrides}) as llm:
         request = parameters(11, max_tokens=tokens)
         completion = llm.generate(token_prompts([prompt(11)]), request, use_tqdm=False)[0].outputs[0]
     model = LlamaForCausalLM.from_pretrained(tiny_llama_path).eval()
     basis = load_basis(tiny_llama_tfb_path)
-    logits = reference_logits(model, prompt(11), completion.token_ids, 11, sigma, SAMPLES, "right", basis)
+    logits = reference_logits(model, prompt(11), completion.token_ids, 11, sigma, NUM_SAMPLES, "right", basis)
     mixture = logits.double().softmax(-1).mean(0)
     assert mixture.argmax(-1).tolist() == list(completion.token_ids)
     assert logits[0].argmax(-1).tolist() != list(completion.token_ids)
@@ -224,17 +222,18 @@ def test_generation_from_the_mixture(tiny_llama_tfb_path: Path, tiny_llama_path:
     np.testing.assert_allclose(table(completion), expected.numpy(), rtol=1e-3, atol=2e-5)
 
 
-@pytest.mark.parametrize("samples", [1, 6])
-def test_one_forward_per_step(tiny_llama_tfb_path: Path, samples: int) -> None:
+@pytest.mark.xdist_group("mixture")
+@pytest.mark.parametrize("num_samples", [1, 6])
+def test_one_forward_per_step(tiny_llama_tfb_path: Path, num_samples: int) -> None:
     """Every weight matrix is used once per step, by all rows together."""
     script = Path(__file__).parents[1] / "helpers" / "count_matmuls.py"
     environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-    command = [sys.executable, str(script), str(tiny_llama_tfb_path), str(samples)]
+    command = [sys.executable, str(script), str(tiny_llama_tfb_path), str(num_samples)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     calls = json.loads(result.stdout.strip().splitlines()[-1])
     steps, requests, prompt_length = 5, 3, 8
-    rows = [requests * (prompt_length + samples - 1)] + [requests * samples] * (steps - 1)
+    rows = [requests * (prompt_length + num_samples - 1)] + [requests * num_samples] * (steps - 1)
     for name in ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"):
         assert calls[name] == rows, name
-    assert calls["lm_head"] == [requests * samples] * steps
+    assert calls["lm_head"] == [requests * num_samples] * steps

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Self
 
+from ..extras import require_extra
 from .extraction import extract_answer
 from .normal_form import number
 from .pool import Undecided, WorkerPool
@@ -55,6 +56,7 @@ class Grader:
                 f"a grader needs at least 1 worker, more than 0 seconds and at least 256 MB, got {workers} workers, "
                 f"{seconds} seconds, {memory_mb} MB"
             )
+        require_extra("grading", "latex2sympy2_extended", "math_verify", "sympy")  # before a worker fails on them
         self.undecided: Counter[str] = Counter()
         self.pool = WorkerPool(workers, seconds, memory_mb)
         self._verdicts: dict[tuple[str, str], Verdict] = {}

@@ -137,10 +137,10 @@ class Scale:
         """What lies beyond the strong end, if anything does."""
         if self.extreme == self.strong:
             return ""
-        return f" and beyond, to {number(self.extreme)}"
+        return f" and beyond, to {value_text(self.extreme)}"
 
 
-def number(value: float | None) -> str:
+def value_text(value: float | None) -> str:
     """Four decimals, or two significant digits of what they would hide."""
     if not value:
         return "–" if value is None else "0"
@@ -174,7 +174,7 @@ def render(responses: Sequence[Response], title: str, note: str = "") -> str:
         script=script,
         style=style,
         hashes={"script": _hash(script), "style": _hash(style)},
-        number=number,
+        value_text=value_text,
     )
 
 
@@ -200,7 +200,7 @@ def _section(
             "ids": [int(i) for i in response.token_ids],
             "tokens": list(response.tokens),
             "levels": levels,
-            "values": {name: [number(v) for v in array] for name, array in table.items()},
+            "values": {name: [value_text(v) for v in array] for name, array in table.items()},
         },
     }
 

@@ -103,7 +103,7 @@ class StepRecorder:
         if self.noise is None:
             self.noise = ParticleNoise(self.projections, self.config, expand_seeds(self.seeds, len(inputs)))
         self.logits = output.logits[None, :, -1]
-        if self.noise.particles:
+        if self.noise.noisy_samples:
             valid = _valid_columns(kwargs.get("attention_mask"), len(inputs), int(cache.get_seq_length()))
             noisy = particle_logits(model, self.noise, cache, valid.to(inputs.device), inputs[:, -1:])
             self.logits = torch.cat([self.logits, noisy[:, :, 0]])
@@ -127,7 +127,7 @@ class StepRecorder:
         """
         longest = int(self.lengths.max())  # type: ignore[union-attr]
         table = torch.stack(self.steps[:longest], dim=1)
-        return {"uncertainties": TokenUncertainty(*table.unbind(-1)), "lengths": self.lengths}
+        return {"uncertainties": TokenUncertainty.from_table(table), "lengths": self.lengths}
 
 
 class RecordingCriteria(StoppingCriteriaList):

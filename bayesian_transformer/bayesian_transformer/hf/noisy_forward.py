@@ -36,9 +36,9 @@ class ParticleNoise:
     _draws: dict[int, Tensor] = field(default_factory=dict)
 
     @property
-    def particles(self) -> int:
-        """Noisy samples per token, S - 1."""
-        return self.config.effective_samples - 1
+    def noisy_samples(self) -> int:
+        """Noisy weight samples of each token, S - 1."""
+        return self.config.noisy_samples
 
     @contextmanager
     def applied(self, positions: Tensor) -> Iterator[None]:
@@ -53,13 +53,13 @@ class ParticleNoise:
 
     def _hook(self, site: int, projection: NoisyProjection, positions: Tensor):  # type: ignore[no-untyped-def]
         def add_noise(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            rows, expected = args[0].shape[:-1].numel(), positions.numel() * self.particles
+            rows, expected = args[0].shape[:-1].numel(), positions.numel() * self.noisy_samples
             if rows != expected:  # latent attention expands the keys and values of earlier tokens again
                 raise ValueError(
                     f"{projection.name} runs on {rows} rows where there are {expected} new ones, so it is not noisy "
                     "token by token; leave it out of target_modules"
                 )
-            x = args[0].reshape(*positions.shape, self.particles, -1)
+            x = args[0].reshape(*positions.shape, self.noisy_samples, -1)
             noise = self._low_rank if self.config.bayes_noise in NOISE_KINDS else self._full_rank
             added = noise(site, projection, x, positions.to(x.device))
             return (output.float() + added.reshape(output.shape)).to(output.dtype)
@@ -92,7 +92,7 @@ class ParticleNoise:
             self.seeds.to(device)[:, None, None],
             positions[:, :, None],
             torch.tensor(sites, device=device)[:, None, None, None],
-            torch.arange(1, self.particles + 1, device=device),
+            torch.arange(1, self.noisy_samples + 1, device=device),
             width,
         )
 
@@ -180,9 +180,9 @@ def _parallel_logits(
             f"attention {model.config._attn_implementation} takes no mask per row; load the model with "
             'attn_implementation="sdpa" or "eager"'
         )
-    columns, samples = valid.shape[1], noise.particles
+    columns, noisy_samples = valid.shape[1], noise.noisy_samples
     prefix = columns - 1  # the last token is no other's prefix
-    own_column = torch.arange(columns - inputs.shape[1], columns, device=valid.device).repeat_interleave(samples)
+    own_column = torch.arange(columns - inputs.shape[1], columns, device=valid.device).repeat_interleave(noisy_samples)
     earlier = torch.arange(prefix, device=valid.device) < own_column[:, None]
     own = torch.eye(len(own_column), dtype=torch.bool, device=valid.device).expand(len(valid), -1, -1)
     visible = torch.cat([earlier & valid[:, None, :prefix], own], dim=-1)
@@ -190,32 +190,32 @@ def _parallel_logits(
     mask = mask.masked_fill_(~visible, torch.finfo(model.dtype).min).unsqueeze(1)
     with noise.applied(positions):
         output = model.forward(  # not __call__, which would run the hooks that generation sets on the clean forward
-            **_token_argument(inputs.repeat_interleave(samples, dim=1)),
+            **_token_argument(inputs.repeat_interleave(noisy_samples, dim=1)),
             attention_mask=mask,
-            position_ids=positions.repeat_interleave(samples, dim=1),
+            position_ids=positions.repeat_interleave(noisy_samples, dim=1),
             past_key_values=_clean_prefix(cache, prefix, columns),
             use_cache=True,
             return_dict=True,
         )
-    return output.logits.unflatten(1, (-1, samples)).permute(2, 0, 1, 3)
+    return output.logits.unflatten(1, (-1, noisy_samples)).permute(2, 0, 1, 3)
 
 
 def _expanded_logits(
     model: PreTrainedModel, noise: ParticleNoise, cache: Cache, valid: Tensor, inputs: Tensor, positions: Tensor
 ) -> Tensor:
     """One token per sequence, its S - 1 rows as a batch: for architectures with masks of their own (ALiBi and such)."""
-    columns, samples = valid.shape[1], noise.particles
+    columns, noisy_samples = valid.shape[1], noise.noisy_samples
     arguments = {"attention_mask": valid.long(), "position_ids": positions, **_token_argument(inputs)}
     accepted = inspect.signature(model.forward).parameters
-    rows = {name: t.repeat_interleave(samples, dim=0) for name, t in arguments.items() if name in accepted}
+    rows = {name: t.repeat_interleave(noisy_samples, dim=0) for name, t in arguments.items() if name in accepted}
     with noise.applied(positions):
         output = model.forward(
             **rows,
-            past_key_values=_clean_prefix(cache, columns - 1, columns, repeats=samples),
+            past_key_values=_clean_prefix(cache, columns - 1, columns, repeats=noisy_samples),
             use_cache=True,
             return_dict=True,
         )
-    return output.logits.unflatten(0, (-1, samples)).transpose(0, 1)
+    return output.logits.unflatten(0, (-1, noisy_samples)).transpose(0, 1)
 
 
 def _token_argument(inputs: Tensor) -> dict[str, Tensor]:

@@ -2,8 +2,8 @@
 
 Reading order: particles.py (noise -> particle rows), attention/ (what a particle row attends to), model_mixin.py (rows
 -> logits), worker.py (logits -> statistics), outputs.py (statistics -> `outputs[i].uncertainties`). substitutions.py
-checks vLLM's version and changes its methods; engine_config.py holds all refusals and prepares the engine's settings.
-kernels/ holds the loops, plain and fast, and chooses between them.
+checks vLLM's version and changes its methods. refusals.py holds all that is refused, and engine_config.py prepares the
+engine's settings. kernels/ holds the loops, plain and fast, and chooses between them.
 """
 
 from ..architectures import ARCHITECTURES

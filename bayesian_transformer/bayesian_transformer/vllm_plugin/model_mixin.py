@@ -35,7 +35,7 @@ class TFBModelMixin:
             index = extract_layer_index(attention.layer_name)
             attention.qkv_noise = QKVNoise(layer.self_attn.qkv_proj, index, self.particles)
             self._qkv_noise[f"model.layers.{index}.self_attn"] = attention.qkv_noise
-            if self.particles.per_request:
+            if self.particles.noisy_samples:
                 layer.self_attn.qkv_proj.register_forward_hook(perturb_output(attention.layer_name))
                 install(attention, self.particles)
 
@@ -47,7 +47,7 @@ class TFBModelMixin:
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states [T + P, hidden]: the ordinary rows first, then the particle rows."""
-        if self.particles.per_request:
+        if self.particles.noisy_samples:
             embeddings = self.embed_input_ids(input_ids) if inputs_embeds is None else inputs_embeds  # type: ignore
             # Outside the compiled decoder, which then sees one dynamic dimension.
             inputs_embeds, positions = self.particles.begin(embeddings, positions)
@@ -64,8 +64,8 @@ class TFBModelMixin:
         if particles.hidden is None:  # prompt log-probabilities ask again
             return super().compute_logits(hidden_states)  # type: ignore[misc]
         rows, particles.hidden = particles.hidden, None
-        if particles.per_request:  # a padded batch has particle rows of requests that do not exist
-            rows = rows.unflatten(0, (particles.per_request, -1))[:, :requests].flatten(0, 1)
+        if particles.noisy_samples:  # a padded batch has particle rows of requests that do not exist
+            rows = rows.unflatten(0, (particles.noisy_samples, -1))[:, :requests].flatten(0, 1)
             hidden_states = torch.cat([hidden_states, rows])
         logits = super().compute_logits(hidden_states)  # type: ignore[misc]
         if logits is None:  # a tensor-parallel rank that does not sample

@@ -2,7 +2,7 @@
 
 A forward of T tokens for B requests runs T + (S - 1) * B rows. The extra rows are copies of each request's last token;
 row T + (s - 1) * B + b carries weight sample s of request b. Their q and v get noise (`QKVNoise`), they attend
-to the request's clean cache and to themselves (attention.py), and nothing of theirs enters the cache. Every weight
+to the request's clean cache and to themselves (attention/), and nothing of theirs enters the cache. Every weight
 matrix is read once for all rows.
 """
 
@@ -20,16 +20,30 @@ from .kernels import noise_functions
 
 
 class Particles:
-    """What the particle rows of the current forward are. One object per model, shared by all its layers."""
+    """What the particle rows of the current forward are. One object per model, shared by all its layers.
+
+    Who writes, who reads, who clears (the runner is worker.UncertaintyRunner, the model model_mixin.TFBModelMixin):
+
+    | field       | written by                    | read by                      | holds until               |
+    | ----------- | ----------------------------- | ---------------------------- | ------------------------- |
+    | seeds       | the runner, before a forward  | begin; a graph on its replay | requests come or go       |
+    | num_tokens  | begin                         | QKVNoise.add, attention      | the next begin            |
+    | counters    | begin                         | QKVNoise.add, left noise     | the next begin            |
+    | right_noise | begin                         | QKVNoise.add, right noise    | the next begin            |
+    | hidden      | the runner, after a forward   | the model's compute_logits   | that call sets it to None |
+    | logits      | the model's compute_logits    | the runner's _sample         | that call sets it to None |
+
+    On the replay of a captured graph no Python of the model runs: what `begin` wrote stays as it was captured, and
+    nobody reads it. The runner's profiling (`_dummy_sampler_run`) writes `hidden` and clears `logits` as a step would.
+    """
 
     def __init__(self, noise: NoiseConfig, num_layers: int, max_requests: int, device: torch.device) -> None:
         self.noise = noise
-        self.per_request = noise.effective_samples - 1
+        self.noisy_samples = noise.noisy_samples  # S - 1: particle rows of each request
         self.num_tokens = 0  # T of the current forward
-        self.hidden: Tensor | None = None  # final hidden states of the particle rows, until the logits are computed
-        self.logits: Tensor | None = None  # raw logits of all samples [S, B, V], until the tokens are sampled
-        # Filled by the model runner before each forward; persistent, as a captured graph reads it on replay.
-        self.seeds = torch.zeros(max_requests, dtype=torch.int64, device=device)
+        self.hidden: Tensor | None = None  # final hidden states of the particle rows [P, hidden]
+        self.logits: Tensor | None = None  # raw logits of all weight samples [S, B, V]
+        self.seeds = torch.zeros(max_requests, dtype=torch.int64, device=device)  # never moved: graphs hold its address
         self.counters = (self.seeds, self.seeds)  # noise seed and position of each request, int64 [B]
         self.right_noise = torch.empty(0, dtype=torch.float32, device=device)  # of all layers [L, P, 2, r]
         self._layers = num_layers
@@ -43,20 +57,20 @@ class Particles:
         self.num_tokens = embeddings.shape[0]
         last = next(iter(metadata.values())).query_start_loc[1:].long() - 1  # row of each request's last token
         self._draw(self.seeds[: len(last)], positions[last])
-        rows = last.repeat(self.per_request)
+        rows = last.repeat(self.noisy_samples)
         return torch.cat([embeddings, embeddings[rows]]), torch.cat([positions, positions[rows]])
 
     def _stand_in(self, positions: Tensor) -> None:
         """Profiling and warm-up, without requests: the last rows of the batch are taken for particle rows."""
-        requests = min(len(self.seeds), len(positions) // (1 + self.per_request))
-        self.num_tokens = len(positions) - requests * self.per_request
+        requests = min(len(self.seeds), len(positions) // (1 + self.noisy_samples))
+        self.num_tokens = len(positions) - requests * self.noisy_samples
         self._draw(self.seeds[:requests], positions[:requests])
 
     def _draw(self, seeds: Tensor, positions: Tensor) -> None:
         """The noise of requests with these noise seeds and positions, int64 [B]."""
         self.counters = (seeds, positions)
         if self.noise.bayes_noise == "right":
-            rows = self.per_request * len(seeds)
+            rows = self.noisy_samples * len(seeds)
             self.right_noise = self.right_noise.new_empty(self._layers, rows, len(PROJECTIONS), self.noise.rank)
             if rows:
                 noise_functions(self.right_noise).draw_noise(self.right_noise, seeds, positions)
@@ -109,7 +123,7 @@ class QKVNoise:
         """Perturb the particle rows of `qkv` [rows, q + k + v] in place; x [rows, hidden] is the layer's input."""
         particles = self.particles
         qkv, x = qkv[particles.num_tokens :], x[particles.num_tokens :]
-        if not len(qkv):  # a warm-up with fewer tokens than a request has samples
+        if not len(qkv):  # a warm-up with fewer tokens than a request has weight samples
             return
         functions, sigma = noise_functions(qkv, x, self.basis), particles.noise.bayes_sigma
         if self.is_right:

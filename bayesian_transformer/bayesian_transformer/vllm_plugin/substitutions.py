@@ -8,12 +8,11 @@ import functools
 from typing import Any
 
 import vllm
-from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from ..architectures import ARCHITECTURES
+from ..extras import supported_vllm
 
-SUPPORTED_VLLM = SpecifierSet(">=0.30,<0.34")
 _UNSUPPORTED_MODEL = "bayesian_transformer.vllm_models.unsupported:UnsupportedModel"
 
 
@@ -21,11 +20,15 @@ def unsupported_reason() -> str | None:
     """One line that says why TFB models cannot run on the installed vLLM, None if they can."""
     found = vllm.__version__
     try:
-        supported = SUPPORTED_VLLM.contains(Version(found), prereleases=True)
+        supported = supported_vllm()
+    except ValueError as error:
+        return str(error)
+    try:
+        is_supported = supported.contains(Version(found), prereleases=True)
     except InvalidVersion:  # a build from a source tree without tags
-        supported = False
-    reason = f"bayesian_transformer supports vllm{SUPPORTED_VLLM}; found {found}. Install one of these."
-    return None if supported else reason
+        is_supported = False
+    reason = f"bayesian_transformer supports vllm{supported}; found {found}. Install one of these."
+    return None if is_supported else reason
 
 
 def refuse_tfb_models() -> None:

@@ -1,7 +1,8 @@
 """The worker's part: noise seeds before a forward, statistics of its logits, and their way into the output."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,45 +32,53 @@ class TFBWorker(StockWorker):
         kernels.prepare()
         runner = self.model_runner
         runner.__class__ = type(f"Uncertainty{type(runner).__name__}", (UncertaintyRunner, type(runner)), {})
-        runner.noise_seeds, runner.arrivals, runner.statistics = {}, 0, None
-        runner.seeds_on_device = []
 
     def wake_up(self, *args: Any, **kwargs: Any) -> None:
         """Wake up from sleep, whose deepest level keeps registered buffers only: the seeds must be staged again."""
         super().wake_up(*args, **kwargs)
-        self.model_runner.seeds_on_device = []
+        self.model_runner.forget_staged_seeds()
 
 
 class UncertaintyRunner(GPUModelRunner):
-    """Additions to vLLM's V1 model runner, of which the CPU's is a subclass too."""
+    """Additions to vLLM's V1 model runner, of which the CPU's is a subclass too.
 
-    noise_seeds: dict[str, int]  # by request id
-    seeds_on_device: list[int]  # what `particles.seeds` begins with
-    arrivals: int  # requests seen so far
-    statistics: Tensor | None  # of the tokens just sampled, float32 [B, 8]
+    `TFBWorker` gives a runner this class after it was made, so no `__init__` of ours runs: the state begins as the
+    class's own values, which are replaced and never changed in place.
+    """
+
+    noise_seeds: Mapping[str, int] = MappingProxyType({})  # by request id
+    staged_seeds: tuple[int, ...] = ()  # what `particles.seeds` begins with
+    arrivals = 0  # requests seen so far
+    statistics: Tensor | None = None  # of the tokens just sampled, float32 [B, 8]
 
     def _model_forward(self, *args: Any, **kwargs: Any) -> Tensor:
         particles = self.get_model().particles
         seeds = self._request_seeds()
-        if seeds != self.seeds_on_device:
+        if seeds != self.staged_seeds:
             staged = torch.tensor(seeds, dtype=torch.int64, pin_memory=current_platform.is_cuda())
             particles.seeds[: len(seeds)].copy_(staged, non_blocking=True)
-            self.seeds_on_device = seeds
+            self.staged_seeds = seeds
         output = super()._model_forward(*args, **kwargs)
         # Taken from the output, not inside the model: on the replay of a captured graph no model code runs.
         particles.hidden = output[kwargs["positions"].shape[0] :]
         return output
 
-    def _request_seeds(self) -> list[int]:
+    def forget_staged_seeds(self) -> None:
+        """Stage the seeds again before the next forward, as the buffer that held them is gone."""
+        self.staged_seeds = ()
+
+    def _request_seeds(self) -> tuple[int, ...]:
         """Noise seeds in batch order: the request's own, else engine seed + arrival number, kept while it lives."""
-        known, self.noise_seeds = self.noise_seeds, {}
+        known, seeds = self.noise_seeds, {}
         for request_id, request in self.requests.items():
-            if request_id not in known:
+            if request_id in known:
+                seeds[request_id] = known[request_id]
+            else:
                 seed = request.sampling_params.seed
-                known[request_id] = noise_key(self.model_config.seed + self.arrivals if seed is None else seed)
+                seeds[request_id] = noise_key(self.model_config.seed + self.arrivals if seed is None else seed)
                 self.arrivals += 1
-            self.noise_seeds[request_id] = known[request_id]
-        return [self.noise_seeds[request_id] for request_id in self.input_batch.req_ids]
+        self.noise_seeds = seeds
+        return tuple(seeds[request_id] for request_id in self.input_batch.req_ids)
 
     def _sample(self, logits: Tensor | None, spec_decode_metadata: Any) -> Any:
         particles = self.get_model().particles
@@ -108,7 +117,7 @@ class UncertaintyRunner(GPUModelRunner):
         them here, so that no request waits for the compiler.
         """
         particles = self.get_model().particles
-        particles.hidden = hidden_states.repeat(particles.per_request, 1)
+        particles.hidden = hidden_states.repeat(particles.noisy_samples, 1)
         output = super()._dummy_sampler_run(hidden_states)
         tokens = len(hidden_states)
         token_ids = torch.zeros(tokens, 1, dtype=torch.int32, device=hidden_states.device)[:, 0]  # as the sampler's

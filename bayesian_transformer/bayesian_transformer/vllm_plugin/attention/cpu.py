@@ -6,7 +6,6 @@ out = (sum_t e^(s_t - m) v_t + e^(s_own - m) v_own) / (sum_t e^(s_t - m) + e^(s_
 """
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 from vllm import _custom_ops as ops
 
-from ..kernels import attention_function
+from ..kernels import AttentionFunction, attention_function
 from ..kernels.cpp import LANES
 from ..particles import Particles
 
@@ -24,7 +23,7 @@ class CpuParticleAttention:
 
     particles: Particles
     packing: "CachePacking | None" = None  # learned at the first step
-    attend: Callable[..., None]
+    attend: AttentionFunction
 
     def forward(
         self,

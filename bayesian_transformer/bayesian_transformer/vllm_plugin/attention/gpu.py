@@ -42,14 +42,14 @@ class PrefixPlan:
     num_splits: int  # at most so many parts of a prefix are worked on at a time; 0 leaves the choice to the kernel
 
     @classmethod
-    def from_metadata(cls, metadata: Any, samples: int, as_heads: bool) -> "PrefixPlan":
-        """The plan for FlashAttentionMetadata and `samples` particle rows per request."""
+    def from_metadata(cls, metadata: Any, noisy_samples: int, as_heads: bool) -> "PrefixPlan":
+        """The plan for FlashAttentionMetadata and `noisy_samples` particle rows of each request."""
         lengths = (metadata.seq_lens - 1).clamp_min_(0)
-        requests, query_rows = len(lengths), 1 if as_heads else samples
+        requests, query_rows = len(lengths), 1 if as_heads else noisy_samples
         starts = torch.arange(0, query_rows * requests + 1, query_rows, dtype=torch.int32, device=lengths.device)
         splits = metadata.max_num_splits
         if splits > 1:
-            splits = min(splits, max(1, _SPLIT_ROWS // (samples * requests)))
+            splits = min(splits, max(1, _SPLIT_ROWS // (noisy_samples * requests)))
         return cls(lengths, starts, query_rows, metadata.max_seq_len, splits)
 
 
@@ -87,12 +87,13 @@ class GpuParticleAttention:
     ) -> None:
         """Fill the particle rows of `output` [P, heads, head size]."""
         impl: Any = self
-        samples, kv_heads, as_heads = self.particles.per_request, impl.num_kv_heads, impl.vllm_flash_attn_version == 2
+        noisy_samples, kv_heads = self.particles.noisy_samples, impl.num_kv_heads
+        as_heads = impl.vllm_flash_attn_version == 2
         plan = getattr(metadata, "particle_plan", None)
         if plan is None:  # each forward has a metadata object of its own, which its layers share
-            plan = metadata.particle_plan = PrefixPlan.from_metadata(metadata, samples, as_heads)
+            plan = metadata.particle_plan = PrefixPlan.from_metadata(metadata, noisy_samples, as_heads)
         keys, values = cache_views(kv_cache, impl.head_size)
-        query, output = (split_rows(t, samples, kv_heads) for t in (query, output))
+        query, output = (split_rows(t, noisy_samples, kv_heads) for t in (query, output))
         prefix_out, prefix_lse = fa_utils.flash_attn_varlen_func(
             q=pack_queries(query, as_heads),
             k=keys,
@@ -109,7 +110,7 @@ class GpuParticleAttention:
             fa_version=impl.vllm_flash_attn_version,
         )
         prefix_out, prefix_lse = unpack_result(prefix_out, prefix_lse, query.shape, as_heads)
-        key, value = (t.unflatten(0, (samples, -1)) for t in (key, value))
+        key, value = (t.unflatten(0, (noisy_samples, -1)) for t in (key, value))
         merge_own_token(query, key, value, prefix_out, prefix_lse, plan.lengths, impl.scale, output)
 
 
@@ -120,16 +121,16 @@ def cache_views(kv_cache: Tensor, head_size: int) -> tuple[Tensor, Tensor]:
     return canonicalize_singleton_dim_strides(keys), canonicalize_singleton_dim_strides(values)
 
 
-def split_rows(rows: Tensor, samples: int, kv_heads: int) -> Tensor:
-    """Particle rows [P, heads, D], sample by sample, as a view [samples, B, KV heads, heads per KV head, D]."""
-    return rows.unflatten(0, (samples, -1)).unflatten(2, (kv_heads, -1))
+def split_rows(rows: Tensor, noisy_samples: int, kv_heads: int) -> Tensor:
+    """Particle rows [P, heads, D], sample by sample, as a view [noisy_samples, B, KV heads, heads per KV head, D]."""
+    return rows.unflatten(0, (noisy_samples, -1)).unflatten(2, (kv_heads, -1))
 
 
 def pack_queries(query: Tensor, as_heads: bool) -> Tensor:
-    """Queries [samples, B, KV heads, G, D] request by request, for the varlen kernel.
+    """Queries [noisy_samples, B, KV heads, G, D] request by request, for the varlen kernel.
 
-    With `as_heads` [B, KV heads * samples * G, D], so that a KV head serves adjacent heads; else [B * samples,
-    KV heads * G, D].
+    With `as_heads` [B, KV heads * noisy_samples * G, D], so that a KV head serves adjacent heads; else
+    [B * noisy_samples, KV heads * G, D].
     """
     if as_heads:
         return query.permute(1, 2, 0, 3, 4).flatten(1, 3)
@@ -138,9 +139,9 @@ def pack_queries(query: Tensor, as_heads: bool) -> Tensor:
 
 def unpack_result(out: Tensor, lse: Tensor, shape: torch.Size, as_heads: bool) -> tuple[Tensor, Tensor]:
     """The kernel's output and its LSE [heads, query rows] as views of `shape` and of `shape` without D."""
-    samples, requests, kv_heads, group, _ = shape
+    noisy_samples, requests, kv_heads, group, _ = shape
     if as_heads:
-        out = out.unflatten(1, (kv_heads, samples, group)).permute(2, 0, 1, 3, 4)
-        return out, lse.unflatten(0, (kv_heads, samples, group)).permute(1, 3, 0, 2)
-    out = out.unflatten(0, (requests, samples)).unflatten(2, (kv_heads, group)).transpose(0, 1)
-    return out, lse.unflatten(1, (requests, samples)).unflatten(0, (kv_heads, group)).permute(3, 2, 0, 1)
+        out = out.unflatten(1, (kv_heads, noisy_samples, group)).permute(2, 0, 1, 3, 4)
+        return out, lse.unflatten(0, (kv_heads, noisy_samples, group)).permute(1, 3, 0, 2)
+    out = out.unflatten(0, (requests, noisy_samples)).unflatten(2, (kv_heads, group)).transpose(0, 1)
+    return out, lse.unflatten(1, (requests, noisy_samples)).unflatten(0, (kv_heads, group)).permute(3, 2, 0, 1)

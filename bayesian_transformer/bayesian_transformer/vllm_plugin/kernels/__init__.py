@@ -1,8 +1,8 @@
 """Which code computes: Triton on a GPU, C++ on a CPU, else the plain torch formulas. The one place that chooses.
 
     plain.py                      noise and attention in plain torch; the statistics are in ../../uncertainty.py
-    cpp.py with cpp/              C++, compiled at the first start of an engine
-    triton_noise.py, triton_statistics.py with triton_statistics_device.py, triton_merge.py
+    cpp.py with cpp_library.py    C++ (cpp/), compiled at the first start of an engine and checked when it is loaded
+    triton_noise.py, triton_merge.py, triton_statistics.py with its device code in triton_statistics_*.py
 
 TOKUR_KERNELS=plain leaves out all kernels of ours, on a CPU and on a GPU. TOKUR_CPU_KERNELS=0 is its older name.
 """
@@ -10,8 +10,7 @@ TOKUR_KERNELS=plain leaves out all kernels of ours, on a CPU and on a GPU. TOKUR
 import functools
 import importlib.util
 import os
-from collections.abc import Callable
-from types import ModuleType
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,13 +23,57 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 MODES = ("auto", "plain")
 
 
+class NoiseFunctions(Protocol):
+    """What plain.py, cpp.py and triton_noise.py all have; plain.py says what the arguments are."""
+
+    def draw_noise(self, out: Tensor, seeds: Tensor, positions: Tensor) -> None: ...
+
+    def add_right_noise(
+        self, qkv: Tensor, x: Tensor, basis: Tensor, z: Tensor, sigma: float, sizes: tuple[int, int]
+    ) -> None: ...
+
+    def add_left_noise(
+        self,
+        qkv: Tensor,
+        scale: Tensor,
+        seeds: Tensor,
+        positions: Tensor,
+        layer: int,
+        sizes: tuple[int, int],
+        starts: tuple[int, int],
+    ) -> None: ...
+
+
+class AttentionFunction(Protocol):
+    """What `plain.attend` and `cpp.attend` both are."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        cache: Tensor,
+        block_table: Tensor,
+        seq_lens: Tensor,
+        packing: Any,
+        scale: float,
+        output: Tensor,
+    ) -> None: ...
+
+
 @functools.cache
 def mode() -> str:
-    """What TOKUR_KERNELS asks for; ValueError if it is not one of MODES."""
+    """What TOKUR_KERNELS asks for, read once in a process; ValueError if it is not one of MODES."""
     asked = os.environ.get("TOKUR_KERNELS", "auto")
     if asked not in MODES:
         raise ValueError(f"TOKUR_KERNELS must be one of {', '.join(MODES)}; got {asked!r}")
     return "plain" if os.environ.get("TOKUR_CPU_KERNELS") == "0" else asked
+
+
+def read_mode() -> None:
+    """Read TOKUR_KERNELS anew, for an engine that starts in a process that has had another; ValueError as above."""
+    mode.cache_clear()
+    mode()
 
 
 def prepare() -> None:
@@ -39,16 +82,18 @@ def prepare() -> None:
         cpp.library()
 
 
-def noise_functions(*tensors: Tensor) -> ModuleType:
+def noise_functions(*tensors: Tensor) -> NoiseFunctions:
     """The module whose draw_noise, add_right_noise and add_left_noise are the best for these tensors."""
     if _use_triton(tensors[0]):
         from . import triton_noise  # imported where it can work only
 
         return triton_noise
-    return cpp if _use_cpp(*tensors) else plain
+    if _use_cpp(*tensors):
+        return cpp
+    return plain
 
 
-def attention_function(query: Tensor, key: Tensor, value: Tensor, cache: Tensor, output: Tensor) -> Callable[..., None]:
+def attention_function(query: Tensor, key: Tensor, value: Tensor, cache: Tensor, output: Tensor) -> AttentionFunction:
     """`plain.attend` by the best means at hand, for tensors like these on a CPU."""
     is_fast = mode() == "auto" and cpp.supports_attention(query, key, value, cache, output)
     return cpp.attend if is_fast else plain.attend

@@ -5,93 +5,24 @@ take some thirty per layer. The sources (cpp/) need no headers but the compiler'
 per machine, when an engine starts. Where that fails the plain torch formulas compute the same numbers.
 """
 
-import ctypes
-import functools
-import hashlib
-import logging
-import os
-import platform
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...files import atomic_path, cache_dir
 from ...noise import PROJECTIONS
-from ...uncertainty import FIELDS, TokenUncertainty
+from ...quantities import FIELDS
+from ...uncertainty import TokenUncertainty
+from .cpp_library import DTYPES, LANES, AttentionShape, NoiseShape, Pair, library
 
-logger = logging.getLogger(__name__)
-
-_SOURCES = Path(__file__).with_name("cpp")
-# The two -fno give up errno and floating-point exceptions, which nobody reads, and change no result.
-_FLAGS = ["-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC"]
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-LANES = 16  # as in cpp/common.h
-_Index = ctypes.c_int64
-
-
-class _AttentionShape(ctypes.Structure):
-    """`AttentionShape` in attention.h."""
-
-    _fields_ = [
-        (name, _Index)
-        for name in (
-            *("requests", "samples", "kv_heads", "group", "head_size", "block_size", "max_blocks"),
-            *("query_stride", "key_stride", "value_stride", "output_stride", "block_stride"),
-            *("key_step", "value_step"),
-        )
-    ]
-
-
-class _NoiseShape(ctypes.Structure):
-    """`NoiseShape` in noise.h."""
-
-    _fields_ = [
-        *((name, _Index) for name in ("requests", "samples", "hidden", "width", "x_stride", "qkv_stride")),
-        *((name, _Index * len(PROJECTIONS)) for name in ("sizes", "offsets", "starts")),
-    ]
-
-
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None (said once in the log) where there is no compiler that can make them."""
-    try:
-        return ctypes.CDLL(str(_build()))
-    except (OSError, subprocess.SubprocessError) as error:
-        detail = getattr(error, "stderr", None) or str(error)
-        logger.warning("TFB models decode slower: the CPU kernels cannot be compiled (%s)", detail.strip()[-300:])
-        return None
-
-
-def _build() -> Path:
-    """Path of the shared library for this processor, compiler and source; compiled if it is not there."""
-    compiler = os.environ.get("CXX", "g++")
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    sources = sorted(_SOURCES.iterdir())
-    parts = [version, *_FLAGS, _processor(), *(path.read_text() for path in sources)]
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    target = cache_dir() / f"cpu_kernels_{digest}.so"
-    if not target.exists():
-        with atomic_path(target) as made:
-            command = [compiler, *_FLAGS, str(_SOURCES / "kernels.cpp"), "-o", str(made)]
-            subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    return target
-
-
-def _processor() -> str:
-    """What `-march=native` depends on; a home folder may be shared between machines."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [platform.processor()]
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+_DTYPE_CODES = {dtype: code for code, dtype in enumerate(DTYPES.values())}
 
 
 def supports(*tensors: Tensor) -> bool:
     """Whether the kernels are there and take these tensors: on the CPU, of one dtype, last dimension contiguous."""
     dtype = tensors[0].dtype
     return (
-        dtype in _DTYPES
+        dtype in _DTYPE_CODES
         and all(t.device.type == "cpu" and t.dtype == dtype and t.stride(-1) == 1 for t in tensors)
         and library() is not None
     )
@@ -109,6 +40,14 @@ def supports_attention(query: Tensor, key: Tensor, value: Tensor, cache: Tensor,
     )
 
 
+def _functions() -> Any:
+    """The library for a caller who has asked `supports`; RuntimeError where there is none."""
+    functions = library()
+    if functions is None:
+        raise RuntimeError("there are no C++ kernels on this machine (the log says why); use the plain formulas")
+    return functions
+
+
 def _check_rows(rows: tuple[Tensor, ...], cache: Tensor) -> None:
     """ValueError unless tensors [rows, heads, head size] still are what `supports_attention` has seen once."""
     head_size = cache.shape[3] // 2
@@ -120,15 +59,15 @@ def _check_rows(rows: tuple[Tensor, ...], cache: Tensor) -> None:
             )
 
 
-def _checked(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> ctypes.c_void_p:
+def _checked(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int) -> int:
     """Address of a contiguous tensor; a wrong one must end in an error, not in somebody else's memory."""
     if tensor.dtype != dtype or tensor.shape != shape or not tensor.is_contiguous():
         raise ValueError(f"{name} must be a contiguous {dtype} {[*shape]}, got {tensor.dtype} {[*tensor.shape]}")
-    return _pointer(tensor)
+    return tensor.data_ptr()
 
 
-def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def _order(name: str, order: Tensor | None, *shape: int) -> int | None:
+    return None if order is None else _checked(name, order, torch.int64, *shape)
 
 
 def attend(
@@ -144,21 +83,40 @@ def attend(
 ) -> None:
     """`plain.attend`; block_table and seq_lens are int32."""
     _check_rows((query, key, value, output), cache)
-    heads, block_size, width = cache.shape[1:]
-    requests, blocks = block_table.shape
-    shape = _AttentionShape(
-        *(requests, query.shape[0] // requests, heads, query.shape[1] // heads, width // 2, block_size),
-        *(blocks, query.stride(0), key.stride(0), value.stride(0), output.stride(0), cache.stride(0)),
-        *packing.steps,
+    kv_heads, block_size, width = cache.shape[1:]
+    head_size = width // 2
+    requests, max_blocks = block_table.shape
+    key_step, value_step = packing.steps
+    shape = AttentionShape(
+        requests=requests,
+        noisy_samples=query.shape[0] // requests,
+        kv_heads=kv_heads,
+        group=query.shape[1] // kv_heads,
+        head_size=head_size,
+        block_size=block_size,
+        max_blocks=max_blocks,
+        query_stride=query.stride(0),
+        key_stride=key.stride(0),
+        value_stride=value.stride(0),
+        output_stride=output.stride(0),
+        block_stride=cache.stride(0),
+        key_step=key_step,
+        value_step=value_step,
     )
-    lib = library()
-    assert lib is not None
-    lib.particle_attention(
-        *(ctypes.byref(shape), _Index(_DTYPES[query.dtype]), *map(_pointer, (query, key, value, cache))),
-        _checked("block_table", block_table, torch.int32, requests, blocks),
-        _checked("seq_lens", seq_lens, torch.int32, requests),
-        *map(_pointer, (packing.key_order, packing.value_order)),
-        *(ctypes.c_float(scale), _pointer(output), torch.get_num_threads()),
+    _functions().particle_attention(
+        shape=shape,
+        dtype=_DTYPE_CODES[query.dtype],
+        query=query.data_ptr(),
+        key=key.data_ptr(),
+        value=value.data_ptr(),
+        cache=cache.data_ptr(),
+        block_table=_checked("block_table", block_table, torch.int32, requests, max_blocks),
+        lengths=_checked("seq_lens", seq_lens, torch.int32, requests),
+        key_order=_order("key_order", packing.key_order, head_size, block_size),
+        value_order=_order("value_order", packing.value_order, block_size, head_size),
+        scale=scale,
+        output=output.data_ptr(),
+        threads=torch.get_num_threads(),
     )
 
 
@@ -166,14 +124,16 @@ def draw_noise(out: Tensor, seeds: Tensor, positions: Tensor) -> None:
     """`plain.draw_noise`; all contiguous."""
     layers, rows, _, width = out.shape
     requests = len(seeds)
-    lib = library()
-    assert lib is not None
-    lib.draw_noise(
-        _checked("seeds", seeds, torch.int64, requests),
-        _checked("positions", positions, torch.int64, requests),
-        *map(_Index, (layers, rows // requests, requests, width)),
-        _checked("out", out, torch.float32, layers, rows // requests * requests, len(PROJECTIONS), width),
-        torch.get_num_threads(),
+    noisy_samples = rows // requests
+    _functions().draw_noise(
+        seeds=_checked("seeds", seeds, torch.int64, requests),
+        positions=_checked("positions", positions, torch.int64, requests),
+        layers=layers,
+        noisy_samples=noisy_samples,
+        requests=requests,
+        width=width,
+        z=_checked("out", out, torch.float32, layers, noisy_samples * requests, len(PROJECTIONS), width),
+        threads=torch.get_num_threads(),
     )
 
 
@@ -181,13 +141,16 @@ def add_right_noise(qkv: Tensor, x: Tensor, basis: Tensor, z: Tensor, sigma: flo
     """`plain.add_right_noise`; qkv, x and basis have one dtype, basis and z are contiguous."""
     rows, width = qkv.shape
     rank = len(basis) // len(PROJECTIONS)
-    lib = library()
-    assert lib is not None
-    lib.add_right_noise(
-        *(ctypes.byref(_noise_shape(qkv, x, rows, sizes, (0, 0))), _Index(_DTYPES[qkv.dtype]), _pointer(x)),
-        _checked("basis", basis, qkv.dtype, len(PROJECTIONS) * rank, width),
-        _checked("z", z, torch.float32, rows, len(PROJECTIONS) * rank),
-        *(_Index(rank), ctypes.c_float(sigma), _pointer(qkv), torch.get_num_threads()),
+    _functions().add_right_noise(
+        shape=_noise_shape(qkv, rows, sizes, hidden=x.shape[1], x_stride=x.stride(0)),
+        dtype=_DTYPE_CODES[qkv.dtype],
+        x=x.data_ptr(),
+        basis=_checked("basis", basis, qkv.dtype, len(PROJECTIONS) * rank, width),
+        z=_checked("z", z, torch.float32, rows, len(PROJECTIONS) * rank),
+        rank=rank,
+        sigma=sigma,
+        qkv=qkv.data_ptr(),
+        threads=torch.get_num_threads(),
     )
 
 
@@ -202,39 +165,49 @@ def add_left_noise(
 ) -> None:
     """`plain.add_left_noise`; all but qkv contiguous."""
     requests = len(seeds)
-    lib = library()
-    assert lib is not None
-    lib.add_left_noise(
-        *(ctypes.byref(_noise_shape(qkv, None, requests, sizes, starts)), _Index(_DTYPES[qkv.dtype])),
-        _checked("scale", scale, torch.float32, len(qkv), len(PROJECTIONS)),
-        _checked("seeds", seeds, torch.int64, requests),
-        _checked("positions", positions, torch.int64, requests),
-        *(_Index(layer), _pointer(qkv), torch.get_num_threads()),
+    _functions().add_left_noise(
+        shape=_noise_shape(qkv, requests, sizes, starts=Pair(*starts)),
+        dtype=_DTYPE_CODES[qkv.dtype],
+        scale=_checked("scale", scale, torch.float32, len(qkv), len(PROJECTIONS)),
+        seeds=_checked("seeds", seeds, torch.int64, requests),
+        positions=_checked("positions", positions, torch.int64, requests),
+        layer=layer,
+        qkv=qkv.data_ptr(),
+        threads=torch.get_num_threads(),
     )
 
 
-def _noise_shape(
-    qkv: Tensor, x: Tensor | None, requests: int, sizes: tuple[int, int], starts: tuple[int, int]
-) -> _NoiseShape:
-    pair = _Index * len(PROJECTIONS)
-    return _NoiseShape(
-        *(requests, qkv.shape[0] // requests, 0 if x is None else x.shape[1], qkv.shape[1]),
-        *(0 if x is None else x.stride(0), qkv.stride(0)),
-        *(pair(*sizes), pair(0, qkv.shape[1] - sizes[1]), pair(*starts)),
+def _noise_shape(qkv: Tensor, requests: int, sizes: tuple[int, int], **more: Any) -> NoiseShape:
+    """The shape; `more` is what one kind of noise has only: `hidden` and `x_stride`, or `starts`."""
+    rows, width = qkv.shape
+    return NoiseShape(
+        requests=requests,
+        noisy_samples=rows // requests,
+        width=width,
+        qkv_stride=qkv.stride(0),
+        sizes=Pair(*sizes),
+        offsets=Pair(0, width - sizes[1]),
+        **more,
     )
 
 
 def token_uncertainty(logits: Tensor, token_ids: Tensor | None = None) -> TokenUncertainty:
     """`uncertainty.token_uncertainty`; a token id out of range gives NaN."""
-    samples, tokens, vocabulary = logits.shape
+    num_samples, tokens, vocabulary = logits.shape
     out = torch.empty(tokens, len(FIELDS), dtype=torch.float32)
     ids = None if token_ids is None else token_ids.to(torch.int64).contiguous()
     if ids is not None and ids.shape != (tokens,):
         raise ValueError(f"token_ids must have shape [{tokens}], got {[*ids.shape]}")
-    lib = library()
-    assert lib is not None
-    lib.token_uncertainties(
-        *(_Index(_DTYPES[logits.dtype]), _pointer(logits), *map(_Index, logits.stride()[:2])),
-        *(*map(_Index, (samples, tokens, vocabulary)), _pointer(ids), _pointer(out), torch.get_num_threads()),
+    _functions().token_uncertainties(
+        dtype=_DTYPE_CODES[logits.dtype],
+        logits=logits.data_ptr(),
+        sample_stride=logits.stride(0),
+        token_stride=logits.stride(1),
+        num_samples=num_samples,
+        tokens=tokens,
+        size=vocabulary,
+        token_ids=None if ids is None else ids.data_ptr(),
+        out=out.data_ptr(),
+        threads=torch.get_num_threads(),
     )
-    return TokenUncertainty(*out.unbind(1))
+    return TokenUncertainty.from_table(out)

@@ -57,9 +57,9 @@ def add_left_noise(
 
 def _row_counters(seeds: Tensor, positions: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """Noise seed, position and weight sample of each particle row, int64 [P]."""
-    samples = rows // len(seeds)
-    sample = torch.arange(1, samples + 1, device=seeds.device).repeat_interleave(len(seeds))
-    return seeds.repeat(samples), positions.repeat(samples), sample
+    noisy_samples = rows // len(seeds)
+    sample = torch.arange(1, noisy_samples + 1, device=seeds.device).repeat_interleave(len(seeds))
+    return seeds.repeat(noisy_samples), positions.repeat(noisy_samples), sample
 
 
 def attend(
@@ -87,7 +87,7 @@ def attend(
     for request, length in enumerate((seq_lens - 1).tolist()):  # of the prefix
         blocks = block_table[request, : -(-length // packing.block_size)].long()
         keys, values = packing.unpack(packed[blocks])
-        # [KV heads, samples, query heads per KV head, D]
+        # [KV heads, noisy samples, query heads per KV head, D]
         q, own_key, own_value = (
             rows[request::requests].float().unflatten(1, (heads, -1)).transpose(0, 1) for rows in (query, key, value)
         )
@@ -111,12 +111,12 @@ def merge_own_token(
     """Add each row's own token to its attention over the prefix, in float32.
 
     Args:
-        query, prefix_out: [samples, B, KV heads, G, D].
-        key, value: [samples, B, KV heads, D].
-        prefix_lse: float32 [samples, B, KV heads, G], natural logarithm.
+        query, prefix_out: [noisy_samples, B, KV heads, G, D].
+        key, value: [noisy_samples, B, KV heads, D].
+        prefix_lse: float32 [noisy_samples, B, KV heads, G], natural logarithm.
         lengths: int [B]; where it is 0, `prefix_out` and `prefix_lse` may hold anything, NaN included.
         scale: factor of the scores.
-        output: [samples, B, KV heads, G, D], written.
+        output: [noisy_samples, B, KV heads, G, D], written.
     """
     own_score = scale * (query.float() * key.float().unsqueeze(-2)).sum(-1)
     value = value.float().unsqueeze(-2)

@@ -14,8 +14,10 @@ import torch
 import triton
 from torch import Tensor
 
-from ...uncertainty import CONFIDENCE_TOP_K, FIELDS, TokenUncertainty
-from .triton_statistics_device import finish, log_mixture, mixture_pass, row_pass
+from ...quantities import FIELDS
+from ...uncertainty import CONFIDENCE_TOP_K, TokenUncertainty
+from .triton_statistics_device import log_mixture, mixture_pass, row_pass
+from .triton_statistics_finish import finish
 
 _ROW_CHUNK = 4096
 _MIXTURE_CHUNK = 2048
@@ -25,17 +27,17 @@ _KINDS = 4  # partial sums per row and chunk: maximum, sum of exponentials, its 
 
 def fused_token_uncertainty(logits: Tensor, token_ids: Tensor | None = None) -> TokenUncertainty:
     """`uncertainty.token_uncertainty` for logits [S, N, V] of any strides; a token id out of range gives NaN."""
-    samples, tokens, vocabulary = _shape(logits)
+    num_samples, tokens, vocabulary = _shape(logits)
     if token_ids is not None and token_ids.shape != (tokens,):
         raise ValueError(f"token_ids must have shape [{tokens}], got {list(token_ids.shape)}")
     groups = triton.cdiv(vocabulary, _GROUP)
-    mixture_chunks = triton.cdiv(vocabulary, _MIXTURE_CHUNK) if samples > 1 else 0
+    mixture_chunks = triton.cdiv(vocabulary, _MIXTURE_CHUNK) if num_samples > 1 else 0
     out, group_max, mixture, largest = (
         logits.new_empty((tokens, width), dtype=torch.float32) for width in (len(FIELDS), groups, mixture_chunks, 1)
     )
     if tokens:
         partial = _first_read(logits, group_max)
-        sizes = {**_sample_sizes(samples, partial), "CHUNK": _MIXTURE_CHUNK}
+        sizes = {**_sample_sizes(num_samples, partial), "CHUNK": _MIXTURE_CHUNK}
         top_k = min(CONFIDENCE_TOP_K, vocabulary)
         mixture_pass[(tokens, mixture_chunks + 1)](
             *(logits, *logits.stride(), vocabulary, partial, partial.shape[-1], group_max, groups, mixture, largest),
@@ -52,18 +54,18 @@ def fused_token_uncertainty(logits: Tensor, token_ids: Tensor | None = None) -> 
             MIXTURE_CHUNKS=triton.next_power_of_2(max(1, mixture_chunks)),
             TOP_K=top_k,
         )
-    return TokenUncertainty(*out.unbind(1))
+    return TokenUncertainty.from_table(out)
 
 
 def fused_mixture_logits(logits: Tensor) -> Tensor:
     """`uncertainty.mixture_logits` for logits [S, N, V] of any strides: float32 [N, V]."""
-    samples, tokens, vocabulary = _shape(logits)
+    num_samples, tokens, vocabulary = _shape(logits)
     out = logits.new_empty((tokens, vocabulary), dtype=torch.float32)
     if tokens:
         partial = _first_read(logits, None)
         log_mixture[(tokens, triton.cdiv(vocabulary, _MIXTURE_CHUNK))](
             *(logits, *logits.stride(), vocabulary, partial, partial.shape[-1], out),
-            **_sample_sizes(samples, partial),
+            **_sample_sizes(num_samples, partial),
             CHUNK=_MIXTURE_CHUNK,
         )
     return out
@@ -71,24 +73,26 @@ def fused_mixture_logits(logits: Tensor) -> Tensor:
 
 def _shape(logits: Tensor) -> tuple[int, int, int]:
     if logits.dim() != 3 or 0 in (logits.shape[0], logits.shape[2]):
-        raise ValueError(f"logits must be [samples, tokens, vocabulary], none empty but tokens; got {[*logits.shape]}")
+        raise ValueError(
+            f"logits must be [num_samples, tokens, vocabulary], none empty but tokens; got {[*logits.shape]}"
+        )
     return logits.shape[0], logits.shape[1], logits.shape[2]
 
 
-def _sample_sizes(samples: int, partial: Tensor) -> dict[str, int]:
+def _sample_sizes(num_samples: int, partial: Tensor) -> dict[str, int]:
     return {
-        "SAMPLES": samples,
-        "SAMPLE_SLOTS": triton.next_power_of_2(samples),
+        "NUM_SAMPLES": num_samples,
+        "SAMPLE_SLOTS": triton.next_power_of_2(num_samples),
         "CHUNKS": triton.next_power_of_2(partial.shape[-1]),
     }
 
 
 def _first_read(logits: Tensor, group_max: Tensor | None) -> Tensor:
     """Partial sums, float32 [_KINDS, S, N, chunks]; fills `group_max` [N, groups] from the clean rows."""
-    samples, tokens, vocabulary = logits.shape
+    num_samples, tokens, vocabulary = logits.shape
     chunks = triton.cdiv(vocabulary, _ROW_CHUNK)
-    partial = logits.new_empty((_KINDS, samples, tokens, chunks), dtype=torch.float32)
-    row_pass[(samples * tokens, chunks)](
+    partial = logits.new_empty((_KINDS, num_samples, tokens, chunks), dtype=torch.float32)
+    row_pass[(num_samples * tokens, chunks)](
         *(logits, *logits.stride(), vocabulary, tokens, partial, group_max, triton.cdiv(vocabulary, _GROUP)),
         CHUNK=_ROW_CHUNK,
         GROUP=_GROUP,

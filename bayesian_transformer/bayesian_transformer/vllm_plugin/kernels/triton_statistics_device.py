@@ -1,20 +1,20 @@
-"""Device code of triton_statistics.py, which says what each kernel is for.
+"""Device code of triton_statistics.py, which says what each kernel is for: the passes over the logits.
 
-A token has S rows of logits, one for each weight sample. Partial sums lie as float32 [4, S, N, chunks]; the four are,
-for the logits x of a chunk with maximum m: m, sum e^(x - m), sum (x - m) e^(x - m), sum (x - m).
+A token has S = NUM_SAMPLES rows of logits, one for each weight sample. Partial sums lie as float32 [4, S, N, chunks];
+the four are, for the logits x of a chunk with maximum m: m, sum e^(x - m), sum (x - m) e^(x - m), sum (x - m).
 """
 
 import triton
 import triton.language as tl
 
-_INF = tl.constexpr(float("inf"))
+INF = tl.constexpr(float("inf"))
 _LOG_FLOOR = tl.constexpr(-1e4)  # exp of it is 0, and 0 * _LOG_FLOOR is 0 where 0 * -inf would be NaN
 
 
 @triton.jit
 def _load_logits(row: tl.tensor, offset: tl.tensor, stride: tl.tensor, vocabulary: tl.tensor) -> tl.tensor:
     """Logits at `offset` of the row that starts at pointer `row`, in float32; -inf past its end."""
-    return tl.load(row + offset.to(tl.int64) * stride, mask=offset < vocabulary, other=-_INF).to(tl.float32)
+    return tl.load(row + offset.to(tl.int64) * stride, mask=offset < vocabulary, other=-INF).to(tl.float32)
 
 
 @triton.jit
@@ -37,7 +37,7 @@ def row_pass(
     offset = chunk * CHUNK + tl.arange(0, CHUNK)
     x = _load_logits(start, offset, stride, vocabulary)
     top = tl.max(x, axis=0)
-    below = x - tl.where(top == -_INF, 0.0, top)
+    below = x - tl.where(top == -INF, 0.0, top)
     weight = tl.exp(below)
     out = partial + row * chunks + chunk
     kind_stride = tl.num_programs(0).to(tl.int64) * chunks
@@ -53,12 +53,12 @@ def row_pass(
 
 
 @triton.jit
-def _merge(
+def merge_chunks(
     partial: tl.tensor,
     tokens: tl.tensor,
     token: tl.tensor,
     chunks: tl.tensor,
-    SAMPLES: tl.constexpr,
+    NUM_SAMPLES: tl.constexpr,
     SAMPLE_SLOTS: tl.constexpr,
     CHUNKS: tl.constexpr,
 ) -> tuple:
@@ -69,16 +69,16 @@ def _merge(
     """
     sample, chunk = tl.arange(0, SAMPLE_SLOTS)[:, None], tl.arange(0, CHUNKS)[None, :]
     place = (sample.to(tl.int64) * tokens + token) * chunks + chunk
-    inside = (sample < SAMPLES) & (chunk < chunks)
-    chunk_top = tl.load(partial + place, mask=inside, other=-_INF)
-    chunk_sum = tl.load(partial + tokens.to(tl.int64) * SAMPLES * chunks + place, mask=inside, other=0.0)
+    inside = (sample < NUM_SAMPLES) & (chunk < chunks)
+    chunk_top = tl.load(partial + place, mask=inside, other=-INF)
+    chunk_sum = tl.load(partial + tokens.to(tl.int64) * NUM_SAMPLES * chunks + place, mask=inside, other=0.0)
     top = tl.max(chunk_top, axis=1)
     below = chunk_top - top[:, None]
     return top, tl.sum(chunk_sum * tl.exp(below), axis=1), below, place, inside
 
 
 @triton.jit
-def _take(values: tl.tensor, index: tl.tensor, SLOTS: tl.constexpr) -> tl.tensor:
+def take(values: tl.tensor, index: tl.tensor, SLOTS: tl.constexpr) -> tl.tensor:
     """values[index] of a vector of SLOTS."""
     return tl.sum(tl.where(tl.arange(0, SLOTS) == index, values, 0.0), axis=0)
 
@@ -96,7 +96,7 @@ def mixture_pass(
     groups: tl.tensor,
     mixture: tl.tensor,
     largest: tl.tensor,
-    SAMPLES: tl.constexpr,
+    NUM_SAMPLES: tl.constexpr,
     SAMPLE_SLOTS: tl.constexpr,
     CHUNKS: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -113,13 +113,13 @@ def mixture_pass(
         top_sum = _sum_largest(start, stride, vocabulary, maxima, groups, GROUP, GROUPS, TOP_K, TOP_SLOTS)
         tl.store(largest + token, top_sum)
     else:
-        top, total, _, _, _ = _merge(partial, tokens, token, chunks, SAMPLES, SAMPLE_SLOTS, CHUNKS)
+        top, total, _, _, _ = merge_chunks(partial, tokens, token, chunks, NUM_SAMPLES, SAMPLE_SLOTS, CHUNKS)
         offset = (program - 1) * CHUNK + tl.arange(0, CHUNK)
         mean = tl.zeros((CHUNK,), dtype=tl.float32)
-        for sample in tl.range(SAMPLES, loop_unroll_factor=4):  # four rows of loads in flight
+        for sample in tl.range(NUM_SAMPLES, loop_unroll_factor=4):  # four rows of loads in flight
             x = _load_logits(start + tl.cast(sample, tl.int64) * sample_stride, offset, stride, vocabulary)
-            factor = 1.0 / (_take(total, sample, SAMPLE_SLOTS) * SAMPLES)
-            mean += tl.exp(x - _take(top, sample, SAMPLE_SLOTS)) * factor
+            factor = 1.0 / (take(total, sample, SAMPLE_SLOTS) * NUM_SAMPLES)
+            mean += tl.exp(x - take(top, sample, SAMPLE_SLOTS)) * factor
         entropy = tl.sum(tl.where(mean == 0, 0.0, -mean * tl.log(mean)), axis=0)
         tl.store(mixture + token * (tl.num_programs(1) - 1) + program - 1, entropy)
 
@@ -138,12 +138,12 @@ def _sum_largest(
 ) -> tl.tensor:
     """Sum of the TOP_K largest logits of a row, each relative to the largest."""
     lane, slot = tl.arange(0, GROUPS), tl.arange(0, TOP_SLOTS)
-    maxima = tl.load(group_max + lane, mask=lane < groups, other=-_INF)
+    maxima = tl.load(group_max + lane, mask=lane < groups, other=-INF)
     chosen = tl.zeros((TOP_SLOTS,), dtype=tl.int32) + groups  # past the end: a slot that stays so loads nothing
     for i in range(TOP_K):
         best, index = tl.max(maxima, axis=0, return_indices=True)
-        chosen = tl.where(slot == i, tl.where(best > -_INF, index, groups), chosen)
-        maxima = tl.where(lane == index, -_INF, maxima)
+        chosen = tl.where(slot == i, tl.where(best > -INF, index, groups), chosen)
+        maxima = tl.where(lane == index, -INF, maxima)
     offset = chosen[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
     x = tl.reshape(_load_logits(row, offset, stride, vocabulary), (TOP_SLOTS * GROUP,))
     lane = tl.arange(0, TOP_SLOTS * GROUP)
@@ -152,102 +152,8 @@ def _sum_largest(
     for _ in range(TOP_K):
         best, index = tl.max(x, axis=0, return_indices=True)
         total += best - top
-        x = tl.where(lane == index, -_INF, x)
+        x = tl.where(lane == index, -INF, x)
     return total
-
-
-@triton.jit
-def _row_sums(
-    partial: tl.tensor,
-    token: tl.tensor,
-    chunks: tl.tensor,
-    vocabulary: tl.tensor,
-    SAMPLES: tl.constexpr,
-    SAMPLE_SLOTS: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    CHUNK: tl.constexpr,
-) -> tl.tensor:
-    """Per sample of a token, over the vocabulary: max x, sums of e^(x - max), of (x - max) e^(x - max), of x - max."""
-    tokens = tl.num_programs(0)
-    top, total, below, place, inside = _merge(partial, tokens, token, chunks, SAMPLES, SAMPLE_SLOTS, CHUNKS)
-    kind_stride = tokens.to(tl.int64) * SAMPLES * chunks
-    scale = tl.exp(below)
-    below = tl.where(below == -_INF, 0.0, below)  # a chunk with every token masked: its sums are 0 or -inf already
-    chunk_sum = tl.load(partial + kind_stride + place, mask=inside, other=0.0)
-    moment = tl.load(partial + 2 * kind_stride + place, mask=inside, other=0.0)
-    distance = tl.load(partial + 3 * kind_stride + place, mask=inside, other=0.0)
-    sizes = tl.minimum(CHUNK, vocabulary - CHUNK * tl.arange(0, CHUNKS))[None, :]
-    distance = tl.sum(tl.where(inside, distance + sizes * below, 0.0), axis=1)
-    moment = tl.sum(scale * (moment + chunk_sum * below), axis=1)
-    return top, total, moment, distance
-
-
-@triton.jit
-def finish(
-    logits: tl.tensor,
-    sample_stride: tl.tensor,
-    token_stride: tl.tensor,
-    stride: tl.tensor,
-    vocabulary: tl.tensor,
-    partial: tl.tensor,
-    chunks: tl.tensor,
-    mixture: tl.tensor,
-    mixture_chunks: tl.tensor,
-    largest: tl.tensor,
-    token_ids: tl.tensor,
-    token_id_stride: tl.tensor,
-    out: tl.tensor,
-    SAMPLES: tl.constexpr,
-    SAMPLE_SLOTS: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    CHUNK: tl.constexpr,
-    MIXTURE_CHUNKS: tl.constexpr,
-    TOP_K: tl.constexpr,
-) -> None:
-    """Program (token): the eight quantities, in the order of FIELDS."""
-    token = tl.program_id(0).to(tl.int64)
-    top, total, moment, distance = _row_sums(partial, token, chunks, vocabulary, SAMPLES, SAMPLE_SLOTS, CHUNKS, CHUNK)
-    sample = tl.arange(0, SAMPLE_SLOTS).to(tl.int64)
-    log_total = tl.log(total)
-    entropies = log_total - moment / total
-    entropy, clean_log_total = _take(entropies, 0, SAMPLE_SLOTS), _take(log_total, 0, SAMPLE_SLOTS)
-    out += token * 8
-    if SAMPLES == 1:
-        tl.store(out, entropy)
-        tl.store(out + 1, entropy)
-        tl.store(out + 2, 0.0)
-    else:
-        chunk = tl.arange(0, MIXTURE_CHUNKS)
-        parts = tl.load(mixture + token * mixture_chunks + chunk, mask=chunk < mixture_chunks, other=0.0)
-        mixture_entropy = tl.sum(parts, axis=0)
-        tl.store(out, mixture_entropy)
-        aleatoric = tl.sum(tl.where(sample < SAMPLES, entropies, 0.0), axis=0) / SAMPLES
-        tl.store(out + 1, aleatoric)
-        tl.store(out + 2, mixture_entropy - aleatoric)
-    if token_ids is None:
-        tl.store(out + 3, float("nan"))
-        tl.store(out + 4, float("nan"))
-    else:
-        token_id = tl.load(token_ids + token * token_id_stride).to(tl.int64)
-        known = tl.where((token_id >= 0) & (token_id < vocabulary), SAMPLES, 0)
-        place = logits + sample * sample_stride + token * token_stride + token_id * stride
-        x = tl.load(place, mask=sample < known, other=float("nan")).to(tl.float32)
-        _store_token_terms(out, x - top - log_total, SAMPLES, SAMPLE_SLOTS)
-    tl.store(out + 5, entropy)
-    tl.store(out + 6, clean_log_total - _take(distance, 0, SAMPLE_SLOTS) / vocabulary - tl.log(vocabulary * 1.0))
-    tl.store(out + 7, clean_log_total - tl.load(largest + token) / TOP_K)
-
-
-@triton.jit
-def _store_token_terms(out: tl.tensor, token_logprob: tl.tensor, SAMPLES: tl.constexpr, SLOTS: tl.constexpr) -> None:
-    """BIR from log p_s(y) of the first SAMPLES of SLOTS, 0 if every sample rules the token out; and log p_0(y)."""
-    inside = tl.arange(0, SLOTS) < SAMPLES
-    best = tl.max(tl.where(inside, token_logprob, -_INF), axis=0)
-    below = tl.where(inside, token_logprob - best, 0.0)
-    mean = tl.sum(tl.where(inside, tl.exp(below), 0.0), axis=0) / SAMPLES
-    ruled_out = tl.sum((inside & (token_logprob == -_INF)).to(tl.int32), axis=0) == SAMPLES
-    tl.store(out + 3, tl.where(ruled_out, 0.0, tl.log(mean) - tl.sum(below, axis=0) / SAMPLES))
-    tl.store(out + 4, _take(token_logprob, 0, SLOTS))
 
 
 @triton.jit
@@ -260,24 +166,24 @@ def log_mixture(
     partial: tl.tensor,
     chunks: tl.tensor,
     out: tl.tensor,
-    SAMPLES: tl.constexpr,
+    NUM_SAMPLES: tl.constexpr,
     SAMPLE_SLOTS: tl.constexpr,
     CHUNKS: tl.constexpr,
     CHUNK: tl.constexpr,
 ) -> None:
     """Program (token, chunk): log of the mean distribution, by a running log-sum-exp over the samples."""
     token, tokens = tl.program_id(0).to(tl.int64), tl.num_programs(0)
-    top, total, _, _, _ = _merge(partial, tokens, token, chunks, SAMPLES, SAMPLE_SLOTS, CHUNKS)
+    top, total, _, _, _ = merge_chunks(partial, tokens, token, chunks, NUM_SAMPLES, SAMPLE_SLOTS, CHUNKS)
     log_total = tl.log(total)
     offset = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
-    best, mean = tl.full((CHUNK,), -_INF, dtype=tl.float32), tl.zeros((CHUNK,), dtype=tl.float32)
-    for sample in tl.range(SAMPLES, loop_unroll_factor=4):  # four rows of loads in flight
+    best, mean = tl.full((CHUNK,), -INF, dtype=tl.float32), tl.zeros((CHUNK,), dtype=tl.float32)
+    for sample in tl.range(NUM_SAMPLES, loop_unroll_factor=4):  # four rows of loads in flight
         row = logits + token * token_stride + tl.cast(sample, tl.int64) * sample_stride
         x = _load_logits(row, offset, stride, vocabulary)
-        logprob = x - _take(top, sample, SAMPLE_SLOTS) - _take(log_total, sample, SAMPLE_SLOTS)
+        logprob = x - take(top, sample, SAMPLE_SLOTS) - take(log_total, sample, SAMPLE_SLOTS)
         higher = tl.maximum(best, logprob)
-        finite = tl.where(higher == -_INF, 0.0, higher)
+        finite = tl.where(higher == -INF, 0.0, higher)
         mean = mean * tl.exp(best - finite) + tl.exp(logprob - finite)
         best = higher
-    value = tl.where(best == -_INF, 0.0, best) + tl.log(mean / SAMPLES)
+    value = tl.where(best == -INF, 0.0, best) + tl.log(mean / NUM_SAMPLES)
     tl.store(out + token * vocabulary + offset, value, mask=offset < vocabulary)

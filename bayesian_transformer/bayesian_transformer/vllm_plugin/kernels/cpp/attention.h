@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "common.h"
+#include "describe.h"
 
 // c[ROWS][n] = first ? a b : c + a b, with a[ROWS][k] and b[k][n], n a multiple of LANES.
 template <int ROWS>
@@ -37,11 +38,28 @@ inline void multiply_add(const float* a, int64_t a_stride, const float* b, int64
 }
 
 struct AttentionShape {
-    int64_t requests, samples, kv_heads, group, head_size, block_size, max_blocks;  // group: query heads per KV head
-    int64_t query_stride, key_stride, value_stride, output_stride;                  // from row to row
-    int64_t block_stride;                                                           // from block to block of the cache
-    int64_t key_step, value_step;                                                   // see unpack
+    static constexpr const char* NAME = "AttentionShape";
+    int64_t requests, noisy_samples, kv_heads, group, head_size;    // group: query heads per KV head
+    int64_t block_size, max_blocks;                                 // of the cache; blocks per request in block_table
+    int64_t query_stride, key_stride, value_stride, output_stride;  // from row to row
+    int64_t block_stride;                                           // from block to block of the cache
+    int64_t key_step, value_step;                                   // see unpack
 };
+STRUCT(AttentionShape);
+MEMBER(AttentionShape, requests);
+MEMBER(AttentionShape, noisy_samples);
+MEMBER(AttentionShape, kv_heads);
+MEMBER(AttentionShape, group);
+MEMBER(AttentionShape, head_size);
+MEMBER(AttentionShape, block_size);
+MEMBER(AttentionShape, max_blocks);
+MEMBER(AttentionShape, query_stride);
+MEMBER(AttentionShape, key_stride);
+MEMBER(AttentionShape, value_stride);
+MEMBER(AttentionShape, output_stride);
+MEMBER(AttentionShape, block_stride);
+MEMBER(AttentionShape, key_step);
+MEMBER(AttentionShape, value_step);
 
 // A packed block as floats. `order` says where each number lies, null if in its place; the numbers of a vector lie
 // `step` apart (2: AMX keeps pairs together), or anywhere if it is 0.
@@ -82,7 +100,7 @@ template <typename T>
 void attend(const AttentionShape& shape, int64_t request, int64_t head, const T* query, const T* key, const T* value,
             const T* cache, const int32_t* blocks, int64_t length, const int64_t* key_order, const int64_t* value_order,
             float scale, T* output) {
-    const int64_t D = shape.head_size, B = shape.block_size, group = shape.group, rows = shape.samples * group;
+    const int64_t D = shape.head_size, B = shape.block_size, group = shape.group, rows = shape.noisy_samples * group;
     thread_local std::vector<float> memory;
     memory.resize(2 * rows * D + rows * B + D * B + 2 * rows);
     float *q = memory.data(), *out = q + rows * D, *scores = out + rows * D, *block = scores + rows * B;

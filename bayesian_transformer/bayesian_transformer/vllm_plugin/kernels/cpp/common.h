@@ -7,7 +7,10 @@
 #include <cstring>
 #include <limits>
 
+#include "describe.h"
+
 constexpr int LANES = 16;
+CONSTANT(LANES);
 using Floats = float __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 using Ints = int32_t __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 constexpr float INFINITE = std::numeric_limits<float>::infinity();

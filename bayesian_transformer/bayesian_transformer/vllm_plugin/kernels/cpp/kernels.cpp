@@ -1,5 +1,6 @@
-// The entry points that ../cpp.py calls: loops over requests, rows and tokens, spread over threads.
-// dtype: 0 float32, 1 bfloat16, 2 float16. Nothing here allocates more than a few rows per thread.
+// The entry points that ../cpp.py calls: loops over requests, rows and tokens, spread over threads. What each FUNCTION
+// takes is compared with the table in ../cpp_library.py when the library is loaded. Nothing here allocates more than a
+// few rows per thread.
 #include "attention.h"
 #include "noise.h"
 #include "statistics.h"
@@ -10,18 +11,19 @@ using float16 = _Float16;
 #error "this compiler has no 16-bit float"
 #endif
 
+// The compiler is given the names, in the order of DTYPES of ../cpp_library.py.
+enum class Dtype : int64_t { DTYPES };
+
 // Run `body(T{})` with the type that `dtype` names.
-template <typename Body> void with_type(int64_t dtype, Body body) {
-    if (dtype == 0) body(float{});
-    if (dtype == 1) body(bfloat16{});
-    if (dtype == 2) body(float16{});
+template <typename Body> void with_type(Dtype dtype, Body body) {
+    if (dtype == Dtype::float32) body(float{});
+    if (dtype == Dtype::bfloat16) body(bfloat16{});
+    if (dtype == Dtype::float16) body(float16{});
 }
 
-extern "C" {
-
-void particle_attention(const AttentionShape* shape, int64_t dtype, const void* query, const void* key, const void* value,
-                        const void* cache, const int32_t* block_table, const int32_t* lengths, const int64_t* key_order,
-                        const int64_t* value_order, float scale, void* output, int threads) {
+FUNCTION(particle_attention, const AttentionShape* shape, Dtype dtype, const void* query, const void* key, const void* value,
+         const void* cache, const int32_t* block_table, const int32_t* lengths, const int64_t* key_order,
+         const int64_t* value_order, float scale, void* output, int threads) {
     with_type(dtype, [&](auto zero) {
         using T = decltype(zero);
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
@@ -34,13 +36,14 @@ void particle_attention(const AttentionShape* shape, int64_t dtype, const void* 
     });
 }
 
-// z [layers, samples * requests, PROJECTIONS, width]: right noise of a step; row (s - 1) * requests + b is sample s of b.
-void draw_noise(const int64_t* seeds, const int64_t* positions, int64_t layers, int64_t samples, int64_t requests,
-                int64_t width, float* z, int threads) {
+// z [layers, noisy_samples * requests, PROJECTIONS, width]: right noise of a step. Row (s - 1) * requests + b is weight
+// sample s of request b.
+FUNCTION(draw_noise, const int64_t* seeds, const int64_t* positions, int64_t layers, int64_t noisy_samples,
+         int64_t requests, int64_t width, float* z, int threads) {
 #pragma omp parallel for num_threads(threads)
-    for (int64_t i = 0; i < layers * samples * requests * PROJECTIONS; i++) {
-        int64_t projection = i % PROJECTIONS, row = i / PROJECTIONS % (samples * requests);
-        int64_t layer = i / PROJECTIONS / (samples * requests), request = row % requests;
+    for (int64_t i = 0; i < layers * noisy_samples * requests * PROJECTIONS; i++) {
+        int64_t projection = i % PROJECTIONS, row = i / PROJECTIONS % (noisy_samples * requests);
+        int64_t layer = i / PROJECTIONS / (noisy_samples * requests), request = row % requests;
         for (int64_t start = 0; start < width; start += 4) {
             Normals normals = draw(seeds[request], positions[request], uint32_t(PROJECTIONS * layer + projection),
                                    uint32_t(row / requests + 1), uint32_t(start / 4));
@@ -49,24 +52,24 @@ void draw_noise(const int64_t* seeds, const int64_t* positions, int64_t layers, 
     }
 }
 
-void add_right_noise(const NoiseShape* shape, int64_t dtype, const void* x, const void* basis, const float* z, int64_t rank,
-                     float sigma, void* qkv, int threads) {
+FUNCTION(add_right_noise, const NoiseShape* shape, Dtype dtype, const void* x, const void* basis, const float* z,
+         int64_t rank, float sigma, void* qkv, int threads) {
     with_type(dtype, [&](auto zero) {
         using T = decltype(zero);
 #pragma omp parallel for num_threads(threads)
-        for (int64_t row = 0; row < shape->requests * shape->samples; row++)
+        for (int64_t row = 0; row < shape->requests * shape->noisy_samples; row++)
             add_right<T>(*shape, (const T*)x + row * shape->x_stride, (const T*)basis, z + row * PROJECTIONS * rank, rank,
                          sigma, (T*)qkv + row * shape->qkv_stride);
     });
 }
 
-// qkv row += scale * z over the q and v columns; scale [samples * requests, PROJECTIONS].
-void add_left_noise(const NoiseShape* shape, int64_t dtype, const float* scale, const int64_t* seeds, const int64_t* positions,
-                    int64_t layer, void* qkv, int threads) {
+// qkv row += scale * z over the q and v columns; scale [noisy_samples * requests, PROJECTIONS].
+FUNCTION(add_left_noise, const NoiseShape* shape, Dtype dtype, const float* scale, const int64_t* seeds,
+         const int64_t* positions, int64_t layer, void* qkv, int threads) {
     with_type(dtype, [&](auto zero) {
         using T = decltype(zero);
 #pragma omp parallel for num_threads(threads)
-        for (int64_t i = 0; i < shape->requests * shape->samples * PROJECTIONS; i++) {
+        for (int64_t i = 0; i < shape->requests * shape->noisy_samples * PROJECTIONS; i++) {
             int64_t row = i / PROJECTIONS, projection = i % PROJECTIONS, request = row % shape->requests;
             T* to = (T*)qkv + row * shape->qkv_stride + shape->offsets[projection];
             for (int64_t start = 0; start < shape->sizes[projection]; start += 4) {
@@ -79,18 +82,18 @@ void add_left_noise(const NoiseShape* shape, int64_t dtype, const float* scale, 
     });
 }
 
-// logits [samples, tokens, size] with the given strides, the last one 1; out [tokens, 8]. token_ids may be null.
-void token_uncertainties(int64_t dtype, const void* logits, int64_t sample_stride, int64_t token_stride, int64_t samples,
-                         int64_t tokens, int64_t size, const int64_t* token_ids, float* out, int threads) {
+// logits [num_samples, tokens, size] with the given strides, the last one 1; token_ids may be null;
+// out [tokens, column::COUNT].
+FUNCTION(token_uncertainties, Dtype dtype, const void* logits, int64_t sample_stride, int64_t token_stride,
+         int64_t num_samples, int64_t tokens, int64_t size, const int64_t* token_ids, float* out, int threads) {
     with_type(dtype, [&](auto zero) {
         using T = decltype(zero);
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
         for (int64_t token = 0; token < tokens; token++) {
-            std::vector<Row> rows(samples);
-            std::vector<float> factors(samples);
-            token_uncertainty((const T*)logits + token * token_stride, sample_stride, samples, size,
-                              token_ids ? token_ids[token] : -1, out + 8 * token, rows.data(), factors.data());
+            std::vector<Row> rows(num_samples);
+            std::vector<float> factors(num_samples);
+            token_uncertainty((const T*)logits + token * token_stride, sample_stride, num_samples, size,
+                              token_ids ? token_ids[token] : -1, out + column::COUNT * token, rows.data(), factors.data());
         }
     });
-}
 }

@@ -2,8 +2,10 @@
 #pragma once
 
 #include "common.h"
+#include "describe.h"
 
 constexpr int64_t PROJECTIONS = 2;
+CONSTANT(PROJECTIONS);
 
 struct Normals {
     float z[4];
@@ -26,10 +28,23 @@ inline Normals draw(int64_t seed, int64_t position, uint32_t site, uint32_t samp
 }
 
 struct NoiseShape {
-    int64_t requests, samples, hidden, width;  // width: of a row of the fused q, k, v output
-    int64_t x_stride, qkv_stride;              // from row to row
-    int64_t sizes[PROJECTIONS], offsets[PROJECTIONS], starts[PROJECTIONS];
+    static constexpr const char* NAME = "NoiseShape";
+    int64_t requests, noisy_samples, hidden, width;  // width: of a row of the fused q, k, v output
+    int64_t x_stride, qkv_stride;                    // from row to row
+    int64_t sizes[PROJECTIONS];                      // width of each part
+    int64_t offsets[PROJECTIONS];                    // where it begins in a row
+    int64_t starts[PROJECTIONS];                     // noise index of its first output
 };
+STRUCT(NoiseShape);
+MEMBER(NoiseShape, requests);
+MEMBER(NoiseShape, noisy_samples);
+MEMBER(NoiseShape, hidden);
+MEMBER(NoiseShape, width);
+MEMBER(NoiseShape, x_stride);
+MEMBER(NoiseShape, qkv_stride);
+MEMBER(NoiseShape, sizes);
+MEMBER(NoiseShape, offsets);
+MEMBER(NoiseShape, starts);
 
 // qkv row += sigma * ||x|| * z basis, over the q and v columns; z [2 * rank], basis [2 * rank, width].
 template <typename T>

@@ -5,9 +5,16 @@
 #include <algorithm>
 
 #include "common.h"
+#include "describe.h"
+
+// The columns of a row of quantities. The compiler is given their names: FIELDS of ../../../quantities.py.
+namespace column {
+enum : int64_t { QUANTITIES, COUNT };
+}
 
 constexpr int64_t CHUNK = 4096;  // float32 sums no longer than this; the sums of chunks are float64
 constexpr int TOP_K = 20;
+CONSTANT(TOP_K);
 constexpr float LOG_FLOOR = -1e4f;  // as in uncertainty.py
 constexpr float NOT_A_NUMBER = std::numeric_limits<float>::quiet_NaN();
 
@@ -52,13 +59,14 @@ template <typename T> Row summarise(const T* x, int64_t size, bool clean) {
 
 // Entropy of the mean distribution.
 template <typename T>
-double mixture_entropy(const T* x, int64_t sample_stride, const Row* rows, const float* factors, int64_t samples, int64_t size) {
+double mixture_entropy(const T* x, int64_t sample_stride, const Row* rows, const float* factors, int64_t num_samples,
+                       int64_t size) {
     double entropy = 0;
     for (int64_t start = 0; start < size; start += CHUNK) {
         Floats sums{};
         for (int64_t i = start, end = std::min(start + CHUNK, size); i < end; i += LANES) {
             Floats mean{};
-            for (int64_t s = 0; s < samples; s++)
+            for (int64_t s = 0; s < num_samples; s++)
                 mean += exponential(load_logits(x + s * sample_stride, i, size) - rows[s].top) * factors[s];
             sums += mean < std::numeric_limits<float>::min() ? Floats{} : mean * logarithm(mean);
         }
@@ -93,41 +101,40 @@ template <typename T> double mean_of_largest(const T* x, int64_t size, float top
 
 // log mean_s p_s(y) - mean_s log p_s(y), and log p_0(y). 0 for a token that every sample rules out.
 template <typename T>
-void token_terms(const T* x, int64_t sample_stride, const Row* rows, int64_t samples, int64_t token, float* reward, float* logprob) {
+void token_terms(const T* x, int64_t sample_stride, const Row* rows, int64_t num_samples, int64_t token, float* reward,
+                 float* logprob) {
     auto log_probability = [&](int64_t s) { return double(float(x[s * sample_stride + token])) - rows[s].top - rows[s].log_total(); };
     double best = -INFINITE, mean = 0, average = 0;
-    for (int64_t s = 0; s < samples; s++) best = std::max(best, log_probability(s));
-    for (int64_t s = 0; s < samples; s++) {
-        mean += best == -INFINITE ? 0 : std::exp(log_probability(s) - best) / samples;
-        average += log_probability(s) / samples;
+    for (int64_t s = 0; s < num_samples; s++) best = std::max(best, log_probability(s));
+    for (int64_t s = 0; s < num_samples; s++) {
+        mean += best == -INFINITE ? 0 : std::exp(log_probability(s) - best) / num_samples;
+        average += log_probability(s) / num_samples;
     }
     *logprob = float(log_probability(0));
     // A NaN among them survives in the average.
     *reward = best == -INFINITE && average == average ? 0 : float(std::log(mean) + best - average);
 }
 
-// The eight quantities of one token, in the order of FIELDS.
+// All quantities of one token, out[column::COUNT].
 template <typename T>
-void token_uncertainty(const T* x, int64_t sample_stride, int64_t samples, int64_t size, int64_t token, float* out, Row* rows,
-                       float* factors) {
+void token_uncertainty(const T* x, int64_t sample_stride, int64_t num_samples, int64_t size, int64_t token, float* out,
+                       Row* rows, float* factors) {
     double aleatoric = 0;
-    for (int64_t s = 0; s < samples; s++) {
+    for (int64_t s = 0; s < num_samples; s++) {
         rows[s] = summarise(x + s * sample_stride, size, s == 0);
-        factors[s] = float(1 / (rows[s].total * samples));
-        aleatoric += rows[s].entropy() / samples;
+        factors[s] = float(1 / (rows[s].total * num_samples));
+        aleatoric += rows[s].entropy() / num_samples;
     }
     double entropy = rows[0].entropy(), log_total = rows[0].log_total();
-    double total = samples == 1 ? entropy : mixture_entropy(x, sample_stride, rows, factors, samples, size);
+    double total = num_samples == 1 ? entropy : mixture_entropy(x, sample_stride, rows, factors, num_samples, size);
     bool invalid = aleatoric != aleatoric;
-    out[0] = invalid ? NOT_A_NUMBER : float(total);
-    out[1] = float(aleatoric);
-    out[2] = samples == 1 ? 0 : float(total - aleatoric);
-    if (token >= 0 && token < size) {
-        token_terms(x, sample_stride, rows, samples, token, out + 3, out + 4);
-    } else {
-        out[3] = out[4] = NOT_A_NUMBER;
-    }
-    out[5] = float(entropy);
-    out[6] = float(log_total - rows[0].distance / size - std::log(double(size)));
-    out[7] = float(log_total - mean_of_largest(x, size, rows[0].top));
+    out[column::total] = invalid ? NOT_A_NUMBER : float(total);
+    out[column::aleatoric] = float(aleatoric);
+    out[column::epistemic] = num_samples == 1 ? 0 : float(total - aleatoric);
+    float &reward = out[column::implicit_reward], &logprob = out[column::logprob];
+    reward = logprob = NOT_A_NUMBER;
+    if (token >= 0 && token < size) token_terms(x, sample_stride, rows, num_samples, token, &reward, &logprob);
+    out[column::entropy] = float(entropy);
+    out[column::self_certainty] = float(log_total - rows[0].distance / size - std::log(double(size)));
+    out[column::confidence] = float(log_total - mean_of_largest(x, size, rows[0].top));
 }

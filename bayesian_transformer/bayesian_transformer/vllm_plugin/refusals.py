@@ -1,0 +1,201 @@
+"""All that TFB models do not run with, and why; docs/limits.md is made of these tables.
+
+Refused is what is untested with particle rows or known to lose them: wrong numbers look like right ones.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from vllm.config import CompilationMode, CUDAGraphMode
+from vllm.platforms import current_platform
+from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+_CACHE_DTYPES = ("auto", "bfloat16", "float16", "float32")
+_GRAPH_MODES = (None, CUDAGraphMode.NONE, CUDAGraphMode.FULL_DECODE_ONLY)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Something that TFB models do not run with. docs/limits.md is made of these."""
+
+    name: str  # as the error calls it; {} stands for what was found
+    why: str  # in one sentence
+    found: Callable[[Any], object]  # what of it a VllmConfig, or an attention layer on a GPU, has; falsy if nothing
+    listed: str = ""  # what the page calls it, where the name holds a {}
+
+
+def refused(refusals: Iterable[Refusal], subject: Any) -> list[str]:
+    """The names of the refusals that meet `subject`."""
+    return [refusal.name.format(found) for refusal in refusals if (found := refusal.found(subject))]
+
+
+SETTINGS = (
+    Refusal(
+        "pipeline_parallel_size > 1",
+        "vLLM passes only the scheduled rows from stage to stage, which loses the particle rows.",
+        lambda c: c.parallel_config.pipeline_parallel_size > 1,
+    ),
+    Refusal(
+        "data_parallel_size > 1 (start one engine per replica)",
+        "Not tested.",
+        lambda c: c.parallel_config.data_parallel_size > 1,
+    ),
+    Refusal(
+        "decode_context_parallel_size > 1",
+        "Each rank would hold a part of a context; particle rows attend to all of it.",
+        lambda c: c.parallel_config.decode_context_parallel_size > 1,
+    ),
+    Refusal(
+        "prefill_context_parallel_size > 1",
+        "Each rank would hold a part of a context; particle rows attend to all of it.",
+        lambda c: c.parallel_config.prefill_context_parallel_size > 1,
+    ),
+    Refusal(
+        "enable_dbo or ubatch_size > 1",
+        "A batch would be split, and where its particle rows begin is known for the whole batch only.",
+        lambda c: c.parallel_config.use_ubatching,
+    ),
+    Refusal(
+        "a worker_cls of your own",
+        "The statistics are computed in this package's worker.",
+        lambda c: c.parallel_config.worker_cls != "auto",
+    ),
+    Refusal(
+        "a scheduler_cls of your own",
+        "The statistics reach the output through a lane that this package's scheduler switches on.",
+        lambda c: c.scheduler_config.scheduler_cls is not None,
+    ),
+    Refusal(
+        "enable_lora",
+        "Not tested: the basis vectors are those of the weights without an adapter.",
+        lambda c: c.lora_config is not None,
+    ),
+    Refusal(
+        "speculative_config",
+        "The particle rows of a step belong to one token of each request.",
+        lambda c: c.speculative_config is not None,
+    ),
+    Refusal(
+        "kv_transfer_config",
+        "Not tested with keys and values that come from elsewhere.",
+        lambda c: c.kv_transfer_config is not None,
+    ),
+    Refusal(
+        "kv_offloading_size",
+        "vLLM turns it into a kv_transfer_config.",  # only after this hook
+        lambda c: c.cache_config.kv_offloading_size is not None,
+    ),
+    Refusal(
+        "quantization",
+        "Not tested: conversion computes the basis vectors of plain weights.",
+        lambda c: c.model_config.quantization is not None,
+    ),
+    Refusal("enable_prompt_embeds", "Not tested.", lambda c: c.model_config.enable_prompt_embeds),
+    Refusal(
+        "return_sampling_mask",
+        "The statistics travel where vLLM would send the sampling masks.",
+        lambda c: c.model_config.return_sampling_mask,
+    ),
+    Refusal(
+        "a pooling runner or convert",
+        "A pooled output has no next token to be uncertain about.",
+        lambda c: c.model_config.runner_type != "generate",
+    ),
+    Refusal(
+        "kv_cache_dtype={}",
+        "The attention of the particle rows does not read other formats, fp8 among them.",
+        lambda c: c.cache_config.cache_dtype not in _CACHE_DTYPES and c.cache_config.cache_dtype,
+        listed="a kv_cache_dtype other than auto, bfloat16, float16 or float32",
+    ),
+    Refusal(
+        "sliding-window attention",
+        "Particle rows attend to the whole context.",
+        lambda c: c.cache_config.sliding_window is not None or _has_sliding_layer(c.model_config.hf_config),
+    ),
+    Refusal(
+        "dual_chunk_attention_config",
+        "Qwen2.5-1M's attention in chunks differs from that of the particle rows.",
+        lambda c: getattr(c.model_config.hf_config, "dual_chunk_attention_config", None) is not None,
+    ),
+    Refusal(
+        "compilation mode STOCK_TORCH_COMPILE",
+        "It compiles the model as a whole, and would cut particle rows off where those of the traced batch ended.",
+        lambda c: c.compilation_config.mode == CompilationMode.STOCK_TORCH_COMPILE,
+    ),
+    Refusal(
+        "is_causal=false",
+        "Particle rows attend to earlier tokens only.",
+        lambda c: not getattr(c.model_config.hf_config, "is_causal", True),
+    ),
+    Refusal(
+        "VLLM_USE_V2_MODEL_RUNNER=1",
+        "The statistics are computed in vLLM's V1 model runner, which TFB models choose by themselves.",
+        lambda c: c.use_v2_model_runner,
+    ),
+    Refusal(
+        "the {} platform",
+        "Particle rows have an attention for CPUs and for CUDA.",
+        lambda c: not (current_platform.is_cpu() or current_platform.is_cuda()) and current_platform.device_name,
+        listed="a platform other than CPU and CUDA",
+    ),
+)
+
+GPU_SETTINGS = (
+    Refusal(
+        "attention backends but FLASH_ATTN ({})",
+        "Particle rows use FlashAttention's varlen kernel, which returns the log-sum-exp of its scores.",
+        lambda c: _other_backends(c.attention_config),
+        listed="attention backends but FLASH_ATTN",
+    ),
+    Refusal(
+        "dtype=float32 on a GPU (FLASH_ATTN takes bfloat16 and float16)",
+        "FLASH_ATTN takes bfloat16 and float16.",
+        lambda c: c.model_config.dtype == torch.float32,
+        listed="dtype=float32",
+    ),
+    Refusal(
+        "cudagraph_mode={} (choose FULL_DECODE_ONLY or NONE)",
+        "Other graphs are chosen by the number of tokens, which does not settle the number of particle rows.",
+        lambda c: (mode := c.compilation_config.cudagraph_mode) not in _GRAPH_MODES and mode.name,
+        listed="a cudagraph_mode other than FULL_DECODE_ONLY and NONE",
+    ),
+)  # see attention/gpu.py
+
+_NOT_WRITTEN = "The particle rows' call of FlashAttention does not have it."
+GPU_ATTENTION = (
+    Refusal("ALiBi", _NOT_WRITTEN, lambda impl: impl.alibi_slopes is not None),
+    Refusal("sliding-window", "Particle rows attend to the whole context.", lambda i: i.sliding_window != (-1, -1)),
+    Refusal("soft-capped", _NOT_WRITTEN, lambda impl: impl.logits_soft_cap),
+    Refusal("sink", _NOT_WRITTEN, lambda impl: impl.sinks is not None),
+    Refusal(
+        "cross-layer shared",
+        "A particle row's own key and value are those of its own layer.",
+        lambda impl: impl.kv_sharing_target_layer_name is not None,
+    ),
+    Refusal("256-wide Blackwell", _NOT_WRITTEN, lambda impl: getattr(impl, "fa4_hd256", False)),
+)  # of a layer
+
+
+def refuse_attention(stock: Any) -> None:
+    """ValueError if particle rows cannot attend with the attention implementation `stock` of a layer on a GPU."""
+    from vllm.v1.attention.backends.flash_attn import FlashAttentionImpl
+
+    if not isinstance(stock, FlashAttentionImpl):
+        raise ValueError(
+            f"TFB models need vLLM's FLASH_ATTN attention on a GPU, this layer has {type(stock).__name__}; "
+            "leave attention_backend unset"
+        )
+    if kinds := refused(GPU_ATTENTION, stock):
+        raise ValueError(f"TFB models do not support {', '.join(kinds)} attention on a GPU; choose another model")
+
+
+def _has_sliding_layer(hf_config: object) -> bool:
+    return "sliding_attention" in (getattr(hf_config, "layer_types", None) or [])
+
+
+def _other_backends(attention: Any) -> str:
+    """Names of the attention backends that were asked for and are not FLASH_ATTN."""
+    backends = {attention.backend, *attention.backend_per_kind.values()} - {None, AttentionBackendEnum.FLASH_ATTN}
+    return ", ".join(sorted(backend.name for backend in backends))

@@ -1,0 +1,154 @@
+"""The built wheel in an environment without the repository: every command line runs there, from another folder.
+
+torch, vLLM and the like are not downloaded again: the new environment sees those of the one that runs this test, behind
+its own packages. So this test shows that the wheel is whole, and not that pip resolves its requirements. Those are
+compared with what is installed instead.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import bayesian_transformer
+from bayesian_transformer import command_line
+from bayesian_transformer.quantities import FIELDS
+from tests.conftest import MakeTFB
+from tests.helpers.requirement_files import ROOT, base, extra
+
+COMMANDS = command_line.main.list_commands(None)  # type: ignore[arg-type]
+MODULES = ("embedded", "score", "report", "heat_map")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """An environment with the wheel, and a folder to start its programs in."""
+
+    environment: Path
+    folder: Path
+
+    def run(self, program: str, *arguments: object, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment; AssertionError with what it printed unless it succeeds."""
+        kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        command = [str(self.environment / "bin" / program), *map(str, arguments)]
+        done = subprocess.run(
+            command, cwd=self.folder, env=kept, capture_output=True, text=True, timeout=seconds, check=False
+        )
+        assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
+        return done
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    folder = tmp_path_factory.mktemp("outside")
+    environment = folder / "venv"
+    venv.create(environment, with_pip=False, symlinks=True)
+    (wheel,) = built.glob("*.whl")
+    pip = [sys.executable, "-m", "pip", "--python", str(environment / "bin/python")]
+    subprocess.run([*pip, "install", "-q", "--no-deps", "--no-index", str(wheel)], check=True, timeout=300)
+    (own,) = environment.glob("lib/python*/site-packages")
+    # A path line: that folder comes last, and its own .pth files, such as an editable install's, have no effect.
+    (own / "heavy_packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return Installed(environment, folder)
+
+
+def test_the_package_is_that_of_the_wheel(installed: Installed) -> None:
+    script = (
+        "import bayesian_transformer as package, importlib.metadata as metadata, sys\n"
+        "place = metadata.distribution('bayesian_transformer').locate_file('')\n"
+        "(plugin,) = metadata.entry_points(group='vllm.general_plugins', name='bayesian_transformer')\n"
+        "print(package.__file__, place, plugin.load(), sys.path, sep='\\n')"
+    )
+    file, place, plugin, path = installed.run("python", "-P", "-c", script).stdout.splitlines()
+    assert Path(file).is_relative_to(installed.environment)
+    assert Path(place).is_relative_to(installed.environment)
+    assert plugin.startswith("<function register at ")
+    assert str(ROOT / "bayesian_transformer") not in path
+
+
+def test_what_is_installed_here_is_what_the_wheel_asks_for() -> None:
+    required = {**base(), **extra("grading"), **extra("embedded")}
+    for name, requirement in required.items():
+        assert requirement.specifier.contains(version(name), prereleases=True), requirement
+
+
+def test_the_console_script_answers_at_once(installed: Installed) -> None:
+    """Under a second; the best of three, as other tests may run beside this one."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        text = installed.run("tokur", "--help").stdout
+        seconds.append(time.perf_counter() - start)
+    assert all(command in text for command in COMMANDS)
+    assert min(seconds) < 1
+    assert installed.run("tokur", "--version").stdout == f"tokur, version {bayesian_transformer.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(installed: Installed, command: str) -> None:
+    assert f"Usage: tokur {command} " in installed.run("tokur", command, "--help").stdout
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_that_is_a_program_has_help(installed: Installed, module: str) -> None:
+    assert "Usage: " in installed.run("python", "-m", f"bayesian_transformer.{module}", "--help").stdout
+
+
+def convert(installed: Installed, base: Path, tfb: Path) -> None:
+    output = installed.folder / "TFB-converted"
+    installed.run("tokur", "convert", "--model-path", base, "--output-path", output)
+    assert json.loads((output / "config.json").read_text())["model_type"] == "tfb_llama"
+
+
+def score(installed: Installed, base: Path, tfb: Path) -> None:
+    source, output = installed.folder / "texts.jsonl", installed.folder / "scores.jsonl"
+    source.write_text('{"prompt": "2 + 2 =", "response": " 4."}\n')
+    installed.run("tokur", "score", "--model-path", tfb, "--input", source, "--output", output, "--num-samples", 2)
+    (record,) = map(json.loads, output.read_text().splitlines())
+    assert len(record["total"]) == len(record["token_ids"]) > 0
+
+
+def heatmap(installed: Installed, base: Path, tfb: Path) -> None:
+    output = installed.folder / "heat_map.html"
+    source = installed.folder / "scored.jsonl"
+    record = {"response": "a b", "token_ids": [1, 2], "tokens": ["a", " b"], **{name: [0.1, 0.2] for name in FIELDS}}
+    source.write_text(json.dumps(record) + "\n")
+    installed.run("tokur", "heatmap", source, "--output", output)
+    assert output.read_text().startswith("<!DOCTYPE html>")
+
+
+def embedded(installed: Installed, base: Path, tfb: Path) -> None:
+    assert (Path(installed.run("tokur", "embedded").stdout.strip()) / "config.json").is_file()
+
+
+def doctor(installed: Installed, base: Path, tfb: Path) -> None:
+    assert json.loads(installed.run("tokur", "doctor", "--json", seconds=600).stdout)
+
+
+RUNS: dict[str, Callable[[Installed, Path, Path], None]] = {
+    "convert": convert,
+    "score": score,
+    "heatmap": heatmap,
+    "embedded": embedded,
+    "doctor": doctor,
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_runs(installed: Installed, command: str, tiny_llama_path: Path, make_tfb: MakeTFB) -> None:
+    """A command that is new to `tokur` needs a run above."""
+    RUNS[command](installed, tiny_llama_path, make_tfb(tiny_llama_path))
+
+
+def test_the_grader_finds_its_worker(installed: Installed) -> None:
+    script = "from bayesian_transformer.grading import grade; print(grade(r'So \\boxed{\\sqrt{8}}.', r'2\\sqrt{2}'))"
+    assert installed.run("python", "-c", script).stdout == "right\n"

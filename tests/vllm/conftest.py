@@ -1,0 +1,28 @@
+"""One engine for each checkpoint, noise direction and choice of kernels, shared by all tests that want it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.noisy_engines import NUM_SAMPLES, SIGMA, Case, NoisyEngine
+from tests.helpers.vllm_engines import engine
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `noisy` runs on the NOISY_CASES of its file; those of a checkpoint stay in one process."""
+    if "noisy" in metafunc.fixturenames:
+        cases = metafunc.module.NOISY_CASES
+        values = [pytest.param(case, marks=pytest.mark.xdist_group(case.rpartition(" ")[0])) for case in cases]
+        metafunc.parametrize("noisy", values, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def noisy(request: pytest.FixtureRequest, make_tfb: Callable[..., Path]) -> Iterator[NoisyEngine]:
+    family, kind, kernels = request.param.split()
+    base = request.getfixturevalue("smollm2_path" if family == "smollm2" else f"tiny_{family}_path")
+    case = Case(base, make_tfb(base, kind), kind, 64 if family == "smollm2" else 256)
+    overrides = {"bayes_sigma": SIGMA, "num_samples": NUM_SAMPLES}
+    options = {"in_process": True, "kernel_mode": kernels, "max_num_seqs": 64}
+    with engine(case.tfb, hf_overrides=overrides, **options) as llm:
+        yield NoisyEngine(llm, case)
