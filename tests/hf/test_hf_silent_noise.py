@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from bayesian_transformer import BayesianForCausalLMModel, generation, scoring
+from bayesian_transformer import BayesianForCausalLMModel, scoring
+from bayesian_transformer.hf import generation
 from bayesian_transformer.scoring import score
 from bayesian_transformer.uncertainty import token_uncertainty
 

@@ -36,7 +36,11 @@ def test_two_ranks_equal_one(
     base = one_kv_head_model(tmp_path / "Tiny-MQA") if kv_heads == 1 else request.getfixturevalue("tiny_qwen2_path")
     path = make_tfb(base, kind)
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # one NUMA node has no place for two bound workers
-    options: dict[str, Any] = {"hf_overrides": {"num_samples": 4}, "skip_tokenizer_init": True, "kv_cache_memory_bytes": 1 << 26}
+    options: dict[str, Any] = {
+        "hf_overrides": {"num_samples": 4},
+        "skip_tokenizer_init": True,
+        "kv_cache_memory_bytes": 1 << 26,
+    }
     prompts = token_prompts([list(range(3 + i, 40 + i)) for i in range(5)])
     parameters = [vllm.SamplingParams(temperature=0, max_tokens=12, seed=i, detokenize=False) for i in range(5)]
     numbers = []

@@ -10,7 +10,7 @@ from torch import Tensor
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SEEDS = torch.tensor([3, -(2**40) - 1, 2**62 + 5])  # noise seeds of three requests, of every kind
 POSITIONS = torch.tensor([0, 77, 131_071])
-SAMPLES = 4  # particle rows of each request
+NOISY_SAMPLES = 4  # particle rows of each request
 LAYERS = 2
 # Samples, dtype, vocabulary. Kernels are compiled for each of the first two, and grow with the third.
 _LOGITS = (
@@ -68,7 +68,7 @@ class NoiseCase:
 def noise_cases() -> Iterator[tuple[str, NoiseCase]]:
     """Sizes that are multiples of a kernel's steps, and some that are not."""
     generator = torch.Generator().manual_seed(1)
-    rows = SAMPLES * len(SEEDS)
+    rows = NOISY_SAMPLES * len(SEEDS)
     for q_size, kv_size, hidden, rank in ((256, 64, 256, 8), (300, 100, 1_500, 5)):
         for dtype in DTYPES:
             width = q_size + 2 * kv_size
@@ -86,11 +86,11 @@ def noise_cases() -> Iterator[tuple[str, NoiseCase]]:
 class MergeCase:
     """The arguments of `merge_own_token` but the last."""
 
-    query: Tensor  # [samples, B, KV heads, G, D]
-    key: Tensor  # [samples, B, KV heads, D]
+    query: Tensor  # [noisy_samples, B, KV heads, G, D]
+    key: Tensor  # [noisy_samples, B, KV heads, D]
     value: Tensor
     prefix_out: Tensor  # as query
-    prefix_lse: Tensor  # float32 [samples, B, KV heads, G], garbage where there is no prefix
+    prefix_lse: Tensor  # float32 [noisy_samples, B, KV heads, G], garbage where there is no prefix
     lengths: Tensor  # int32 [B]
     scale: float
 
@@ -107,7 +107,7 @@ def merge_cases() -> Iterator[tuple[str, MergeCase]]:
     garbage = torch.tensor([0.0, torch.inf, 0.0, -torch.inf, torch.nan])
     for dtype in DTYPES:
         for kv_heads, group, size, scale in ((2, 4, 64, 0.125), (1, 3, 24, 20.0)):
-            shape = (SAMPLES, len(lengths), kv_heads, group, size)
+            shape = (NOISY_SAMPLES, len(lengths), kv_heads, group, size)
             query, prefix_out = torch.randn(2, *shape, generator=generator).to(dtype)
             key, value = torch.randn(2, *shape[:3], size, generator=generator).to(dtype)
             lse = 3 * torch.randn(shape[:4], generator=generator)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...vllm_plugin.kernels import cpp, plain
+from ...vllm_plugin.kernels import cpp, cpp_library, plain
 from ..finding import Finding, error, warning
 from ..machine import switched_off
 from ..protocol import doing, one_line
-from .cases import DTYPES, SAMPLES, rounding, short
+from .cases import DTYPES, NOISY_SAMPLES, rounding, short
 from .differences import Differences, announce
 from .kernels import compare_noise, compare_statistics
 
@@ -36,7 +36,7 @@ def check() -> Finding:
     name = one_line(re.sub(r"\(.*?\)", "", version.stdout.partition("\n")[0])) or compiler
     doing(f"compiling with {name}")
     messages = _Messages()
-    logging.getLogger(cpp.__name__).addHandler(messages)
+    logging.getLogger(cpp_library.__name__).addHandler(messages)
     if cpp.library() is None:
         found = f"{name} cannot compile them: {' '.join(messages.texts)}"
         return error(found, "let CXX name g++ 11 or newer, or set TOKUR_KERNELS=plain")
@@ -96,7 +96,9 @@ def compare_attention(differences: Differences) -> None:
         mixed = Layout(head_size, places[0].view(head_size, _BLOCK), places[1].view(_BLOCK, head_size))
         for dtype in DTYPES:
             cache = torch.randn(blocks, kv_heads, _BLOCK, 2 * head_size, generator=generator).to(dtype)
-            rows = torch.randn(SAMPLES * len(lengths), (group + 2) * kv_heads, head_size, generator=generator).to(dtype)
+            rows = torch.randn(NOISY_SAMPLES * len(lengths), (group + 2) * kv_heads, head_size, generator=generator).to(
+                dtype
+            )
             query, key, value = rows.split([group * kv_heads, kv_heads, kv_heads], dim=1)
             for layout in (Layout(head_size), mixed):
                 name = announce(f"attention ({short(dtype)}, heads of {head_size})")

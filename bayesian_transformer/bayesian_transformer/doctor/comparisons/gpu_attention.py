@@ -19,7 +19,7 @@ from ...vllm_plugin.attention.gpu import GpuParticleAttention
 from ...vllm_plugin.kernels import plain
 from ..finding import Finding, error
 from ..protocol import doing
-from .cases import SAMPLES, short
+from .cases import NOISY_SAMPLES, short
 from .differences import Differences, announce
 
 _REQUESTS, _KV_HEADS, _GROUP = 3, 2, 4
@@ -68,7 +68,7 @@ class DecodeStep:
     """The buffers of a decode step of one layer, and the step itself; what it computes lies in buffers, too."""
 
     def __init__(self, version: int, dtype: torch.dtype, head_size: int, device: str) -> None:
-        rows, width = SAMPLES * _REQUESTS, (_HEADS + 2 * _KV_HEADS) * head_size
+        rows, width = NOISY_SAMPLES * _REQUESTS, (_HEADS + 2 * _KV_HEADS) * head_size
         self.version, self.dtype, self.head_size = version, dtype, head_size
         self.sizes = (_HEADS * head_size, _KV_HEADS * head_size)
         self.generator = torch.Generator().manual_seed(0)
@@ -83,7 +83,7 @@ class DecodeStep:
             self.head = torch.zeros(_HEADS * head_size, _VOCABULARY, dtype=dtype)
             self.noise = torch.zeros(1, rows, 2, _RANK)
             self.output = torch.zeros(rows, _HEADS, head_size, dtype=dtype)
-            self.logits = torch.zeros(SAMPLES, _REQUESTS, _VOCABULARY, dtype=dtype)
+            self.logits = torch.zeros(NOISY_SAMPLES, _REQUESTS, _VOCABULARY, dtype=dtype)
             self.token_ids = torch.arange(_REQUESTS)
             self.statistics = torch.zeros(_REQUESTS, len(uncertainty.FIELDS))
 
@@ -117,7 +117,7 @@ class DecodeStep:
         layer: Any = GpuParticleAttention()
         layer.num_kv_heads, layer.head_size, layer.scale = _KV_HEADS, self.head_size, self.head_size**-0.5
         layer.vllm_flash_attn_version = self.version
-        layer.particles = SimpleNamespace(num_tokens=0, per_request=SAMPLES)
+        layer.particles = SimpleNamespace(num_tokens=0, noisy_samples=NOISY_SAMPLES)
         metadata = SimpleNamespace(
             seq_lens=self.seq_lens,
             block_table=self.table,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ... import uncertainty
 from ...vllm_plugin.kernels import plain
-from .cases import LAYERS, POSITIONS, SAMPLES, SEEDS, logits_cases, merge_cases, noise_cases, rounding
+from .cases import LAYERS, NOISY_SAMPLES, POSITIONS, SEEDS, logits_cases, merge_cases, noise_cases, rounding
 from .differences import Differences, announce
 
 # Absolute and relative, in nats: sums over a vocabulary of exponentials in float32, and epistemic as a difference.
@@ -44,7 +44,7 @@ def compare_noise(differences: Differences, functions: ModuleType, device: str) 
     seeds, positions = SEEDS.to(device), POSITIONS.to(device)
     for width in (8, 5):
         name = announce(f"drawn noise ({width} wide)")
-        got, wanted = torch.full((2, LAYERS, SAMPLES * len(SEEDS), 2, width), torch.nan)
+        got, wanted = torch.full((2, LAYERS, NOISY_SAMPLES * len(SEEDS), 2, width), torch.nan)
         got = got.to(device)
         functions.draw_noise(got, seeds, positions)
         plain.draw_noise(wanted, SEEDS, POSITIONS)
