@@ -115,7 +115,7 @@ def test_cpp_attention_that_looks_at_the_wrong_tokens_is_found(monkeypatch: pyte
     differences = Differences()
     cpp_kernels.compare_attention(differences)
     assert not differences.wrong
-    attend = cpp.attend
+    attend: Callable[..., None] = cpp.attend
     monkeypatch.setattr(cpp, "attend", lambda *a: attend(*a[:5], a[5] + 1, *a[6:]))  # one token too many
     cpp_kernels.compare_attention(differences)
     assert differences.finding("attention").found.startswith("wrong: attention (float32, heads of 32), ")

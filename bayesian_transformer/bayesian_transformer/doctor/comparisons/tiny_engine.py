@@ -46,7 +46,6 @@ def graphs() -> Finding:
 
 def _check(dtype: torch.dtype, **options: Any) -> Finding:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory(prefix="tokur-doctor-") as folder:
         path = write_tiny_model(Path(folder), dtype)
         decoded = _decode(path, dtype, options)
