@@ -3,6 +3,8 @@
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import click
@@ -24,13 +26,12 @@ def main(as_json: bool, skip_engine: bool) -> None:
     Each check runs in a process of its own. The exit status is 0 if none found an error; warnings do not count.
     Nothing is downloaded.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
     checks = [check for check in CHECKS if not (skip_engine and check.engine)]
     start = time.monotonic()
     if not as_json:
         click.echo(screen.header())
-    results = run_checks(checks, _ignore if as_json else _print)
+    with _stoppable():
+        results = run_checks(checks, _ignore if as_json else _print)
     seconds = time.monotonic() - start
     click.echo(dumps(screen.document(results, seconds)) if as_json else screen.footer(results, seconds))
     sys.exit(any(result.finding.verdict == ERROR for result in results))
@@ -44,5 +45,16 @@ def _ignore(result: Result) -> None:
     pass
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)  # by way of the blocks that end the checks' processes
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Within the block, signals that end a program do it by way of the blocks that end the checks' processes."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

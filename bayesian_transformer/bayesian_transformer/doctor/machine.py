@@ -90,13 +90,13 @@ def kernel_switch() -> Finding:
     except ValueError as problem:
         return error(str(problem))
     if mode == "plain":
-        return warning(f"{switched_off()}: plain torch computes, slower", "unset it if the kernels below are well")
+        return warning(f"{switched_off()}plain torch computes, slower", "unset it if the kernels below are well")
     return ok("TOKUR_KERNELS=auto: kernels where they can work")
 
 
 def switched_off() -> str:
-    """The variable that switches our kernels off, as "NAME=value"; empty if none does."""
+    """A remark on the variable that switches our kernels off; empty if none does."""
     for name, value in (("TOKUR_KERNELS", "plain"), ("TOKUR_CPU_KERNELS", "0")):
         if os.environ.get(name) == value:
-            return f"{name}={value}"
+            return f"off by {name}={value}; "
     return ""

@@ -61,8 +61,12 @@ def run_check(check: Check, stop: threading.Event) -> Result:
 
 
 def _start(check: Check, writing: int) -> subprocess.Popen[bytes]:
-    # A module in the current folder must not replace one of Python's, in the engine's processes neither.
-    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {
+        "PYTHONSAFEPATH": "1",  # a module in the current folder replaces none of Python's, here and in engines
+        "PYTHONUNBUFFERED": "1",  # what a crash leaves behind is all that was printed
+        "HF_HUB_OFFLINE": "1",  # nothing is fetched
+        "VLLM_NO_USAGE_STATS": "1",  # and nothing reported
+    }
     return subprocess.Popen(
         [sys.executable, "-m", _MODULE, check.function, str(writing), str(check.seconds)],
         env=environment,

@@ -59,6 +59,7 @@ def footer(results: Sequence[Result], seconds: float) -> str:
             lines += textwrap.wrap(without_home(text), _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
     counts = Counter(result.finding.verdict for result in results)
     parts = [f"{counts[verdict]} {verdict}" for verdict in (OK, WARNING, ERROR, NOT_APPLICABLE)]
+    parts[1:3] = [part if part.startswith("1 ") else f"{part}s" for part in parts[1:3]]
     return "\n".join([*lines, f"{', '.join(parts)}, in {seconds:.0f} s"])
 
 

@@ -44,8 +44,7 @@ def check() -> Finding:
     compare_noise(differences, cpp, "cpu")
     compare_statistics(differences, cpp.token_uncertainty, "cpu")
     compare_attention(differences)
-    remark = f" (off by {switched_off()})" if switched_off() else f", {name}"
-    return differences.finding("noise, statistics, attention", remark)
+    return differences.finding(f"{switched_off() or f'{name}: '}noise, statistics, attention")
 
 
 class _Messages(logging.Handler):

@@ -35,17 +35,17 @@ class Differences:
             place = tuple(int(index) for index in torch.unravel_index(share.argmax(), share.shape))
             self.wrong.append(f"{name}: {got[place].item():.6g} instead of {wanted[place].item():.6g}")
 
-    def finding(self, what: str, remark: str = "", unit: str = "") -> Finding:
+    def finding(self, what: str, unit: str = "") -> Finding:
         """ok if all agree, else an error that names what does not. With a `unit`, how far apart they are in it."""
         details: dict[str, Any] = {
             "shares of the tolerance": {name: round(share, 4) for name, share in self.shares.items()}
         }
         if self.wrong:
             names = list(dict.fromkeys(line.partition(":")[0] for line in self.wrong))
-            found = f"wrong: {', '.join(names)}; first {self.wrong[0]}{remark}"
+            found = f"wrong: {', '.join(names)}; first {self.wrong[0]}"
             return error(found, **details, wrong=self.wrong[:20])
         apart = f"to {self.largest:.0e} {unit}" if unit else f"to {max(self.shares.values()):.2f} of the tolerance"
-        return ok(f"{what} agree {apart}{remark}", **details, largest=self.largest)
+        return ok(f"{what} agree {apart}", **details, largest=self.largest)
 
 
 def announce(name: str) -> str:

@@ -70,9 +70,10 @@ def compare_noise(differences: Differences, functions: ModuleType, device: str) 
 
 def compare_merge(differences: Differences, function: Callable[..., None], device: str) -> None:
     """`function` compared with plain.merge_own_token; output into a tensor that is full of NaN before."""
+    plainly: Callable[..., None] = plain.merge_own_token
     for case, merge in merge_cases():
         name = announce(f"merge ({case})")
         got, wanted = torch.full_like(merge.query, torch.nan).to(device), torch.empty(merge.query.shape)
         function(*merge.arguments(device), got)
-        plain.merge_own_token(*merge.arguments("cpu"), wanted)
+        plainly(*merge.arguments("cpu"), wanted)
         differences.compare(name, got, wanted, 1e-4, rounding(merge.query.dtype))

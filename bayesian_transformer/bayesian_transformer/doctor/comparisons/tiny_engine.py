@@ -46,7 +46,6 @@ def graphs() -> Finding:
 
 def _check(dtype: torch.dtype, **options: Any) -> Finding:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory(prefix="tokur-doctor-") as folder:
         path = write_tiny_model(Path(folder), dtype)
         decoded = _decode(path, dtype, options)
@@ -86,6 +85,9 @@ def _decode(path: Path, dtype: torch.dtype, options: dict[str, Any]) -> list[tup
         **options,
     )
     try:
+        mode = llm.llm_engine.vllm_config.compilation_config.cudagraph_mode
+        if not options.get("enforce_eager") and (mode is None or mode.name == "NONE"):
+            raise ValueError("the engine works without CUDA graphs, though it was not asked to")
         doing("generating")
         sampling = {"temperature": 0.0, "max_tokens": TOKENS, "ignore_eos": True, "detokenize": False}
         parameters = [SamplingParams(seed=seed, **sampling) for seed in SEEDS]

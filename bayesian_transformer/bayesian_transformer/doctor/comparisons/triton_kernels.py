@@ -49,8 +49,7 @@ def merge(device: str = "cuda") -> Finding:
 def _finding(differences: Differences, what: str, device: str) -> Finding:
     if device == "cuda":
         torch.cuda.synchronize()  # a fault of the last kernel belongs to this check
-    remark = f" (off by {switched_off()})" if switched_off() else ""
-    return differences.finding(what, remark)
+    return differences.finding(switched_off() + what)
 
 
 def _absent() -> Finding:
