@@ -68,8 +68,8 @@ def providers(module: str) -> list[str]:
 
 def texts() -> Iterator[tuple[Path, str]]:
     """Every source and document of the repository with its text."""
-    for path in sorted(ROOT.rglob("*")):
-        parts = path.relative_to(ROOT).parts
-        is_ours = parts[0] not in ("results", "models") and not any(part.startswith(".") for part in parts)
-        if path.is_file() and path.suffix in _TEXTS and is_ours:
+    written = ("results", "models")  # by users, where scripts put them
+    top = [path for path in ROOT.iterdir() if not path.name.startswith(".") and path.name not in written]
+    for path in sorted(found for start in top for found in (start.rglob("*") if start.is_dir() else [start])):
+        if path.is_file() and path.suffix in _TEXTS:
             yield path.relative_to(ROOT), path.read_text(encoding="utf-8")
