@@ -87,15 +87,20 @@ def test_means_over_seeds_agree_with_independent_noise(noisy: NoisyEngine) -> No
     assert np.abs(deviation).max() < 3.0
 
 
-class PerRow(torch.nn.Module):
-    """A projection with a weight of its own for each row of the batch, [rows, out, in]."""
+class NoisyRows(torch.nn.Module):
+    """A projection with a weight W' of its own for each row of the batch, made when it is needed."""
 
-    def __init__(self, weights: torch.Tensor, bias: torch.Tensor | None) -> None:
+    def __init__(self, projection: Any, basis: torch.Tensor, noise: torch.Tensor, kind: str) -> None:
+        """`noise` E is [rows, in, rank] for right and [rows, out, rank] for left."""
         super().__init__()
-        self.weights, self.bias = weights, 0 if bias is None else bias
+        self.projection, self.basis, self.noise, self.kind = projection, basis, noise, kind
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.einsum("bti,boi->bto", x, self.weights) + self.bias
+        basis = self.basis.expand(len(self.noise), -1, -1)
+        left, right = (basis, self.noise) if self.kind == "right" else (self.noise, basis)
+        weights = torch.baddbmm(self.projection.weight, left, right.mT)
+        bias = self.projection.bias
+        return x @ weights.mT + (0 if bias is None else bias)
 
 
 @functools.cache
@@ -118,10 +123,11 @@ def independent_numbers(case: Case, prompt: tuple[int, ...], tokens: tuple[int, 
         last = torch.tensor([text[end - 1 : end]]).expand(together * NUM_SAMPLES, 1)
         for repeat in range(0, case.repeats, together):
             for name, projection in projections.items():
-                weights = noisy_weights(
-                    projection.weight, basis[f"{name}.basis_vectors"], case.kind, together, generator
-                )
-                model.set_submodule(name, PerRow(weights, projection.bias))
+                width = projection.weight.shape[1] if case.kind == "right" else projection.weight.shape[0]
+                vectors = basis[f"{name}.basis_vectors"]
+                noise = SIGMA * torch.randn(together, NUM_SAMPLES, width, vectors.shape[1], generator=generator)
+                noise[:, 0] = 0  # the first sample is noise-free
+                model.set_submodule(name, NoisyRows(projection, vectors, noise.flatten(0, 1), case.kind))
             cache = copy.deepcopy(prefix)
             cache.batch_repeat_interleave(together * NUM_SAMPLES)
             logits = model(last, past_key_values=cache).logits[:, -1].double()
@@ -131,14 +137,3 @@ def independent_numbers(case: Case, prompt: tuple[int, ...], tokens: tuple[int, 
             result[repeat : repeat + together, step, 0] = entropy(p.mean(1)) - entropy(p).mean(1)
             result[repeat : repeat + together, step, 1] = chosen.mean(1).log() - chosen.log().mean(1)
     return result
-
-
-def noisy_weights(
-    weight: torch.Tensor, basis: torch.Tensor, kind: str, repeats: int, generator: torch.Generator
-) -> torch.Tensor:
-    """W' [repeats * NUM_SAMPLES, out, in]; the first sample of each repeat is W itself."""
-    width = weight.shape[1] if kind == "right" else weight.shape[0]
-    noise = SIGMA * torch.randn(repeats, NUM_SAMPLES, width, basis.shape[1], generator=generator)
-    noise[:, 0] = 0
-    change = "or,bir->boi" if kind == "right" else "ir,bor->boi"
-    return weight + torch.einsum(change, basis, noise.flatten(0, 1))
