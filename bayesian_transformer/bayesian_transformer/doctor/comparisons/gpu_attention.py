@@ -11,11 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vllm.v1.attention.backends import fa_utils
 
 from ... import uncertainty
 from ...vllm_plugin import kernels
-from ...vllm_plugin.attention.gpu import GpuParticleAttention
 from ...vllm_plugin.kernels import plain
 from ..finding import Finding, error
 from ..protocol import doing
@@ -33,7 +31,7 @@ _TOLERANCES = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 0.03}
 
 def prefix() -> Finding:
     """FlashAttention over the prefix and the merge of the own token, in both dtypes."""
-    version = fa_utils.get_flash_attn_version()
+    version = _version()
     if version is None:
         return error("vLLM has no FlashAttention for this GPU")
     differences = Differences()
@@ -46,7 +44,7 @@ def prefix() -> Finding:
 
 def graph() -> Finding:
     """A decode step: noise drawn and added, attention, statistics; captured once, replayed with other contents."""
-    version = fa_utils.get_flash_attn_version()
+    version = _version()
     if version is None:
         return error("vLLM has no FlashAttention for this GPU")
     differences = Differences()
@@ -54,6 +52,13 @@ def graph() -> Finding:
         compare_replays(differences, version, dtype, "cuda", captured)
     torch.cuda.synchronize()
     return differences.finding("a decode step captured and replayed, and the plain formulas")
+
+
+def _version() -> int | None:
+    from vllm.v1.attention.backends import fa_utils  # here, as the table of checks is read without vLLM too
+
+    version: int | None = fa_utils.get_flash_attn_version()
+    return version
 
 
 def captured(step: Callable[[], None]) -> Callable[[], None]:
@@ -114,6 +119,8 @@ class DecodeStep:
 
     def attend(self) -> None:
         """Our attention on the noisy rows, as an engine's layer calls it."""
+        from ...vllm_plugin.attention.gpu import GpuParticleAttention
+
         layer: Any = GpuParticleAttention()
         layer.num_kv_heads, layer.head_size, layer.scale = _KV_HEADS, self.head_size, self.head_size**-0.5
         layer.vllm_flash_attn_version = self.version
