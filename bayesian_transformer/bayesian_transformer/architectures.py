@@ -1,4 +1,9 @@
-"""The supported model families, one declaration each. Importing this module imports neither torch nor transformers."""
+"""The supported model families, one declaration each. Importing this module imports neither torch nor transformers.
+
+To add one, add an `Architecture` here, and what it names: a config class in config.py, a class of transformers in
+vllm_models/tfb_llama.py (which holds every family's), a class of vLLM in a file of its own in vllm_models/, and prompts
+in run/utils/config.py if an existing family's do not fit. docs/architecture.md has the tests that tell.
+"""
 
 import importlib
 from dataclasses import dataclass

@@ -4,6 +4,9 @@ A name says both: `tu_sum`, `ll_mean`. Each quantity is summed and averaged over
 how long the response is; the token count itself is the baseline. Units are nats, except for `length`. Quantities that
 measure doubt are negated (`sign` in quantities.py).
 
+To add a score, add an `Aggregation`: detection and scaling compute every entry of `SCORES` and give each a row of the
+tables (eval/utils/detection.py and detection_report.py). A score of two quantities at once is not expressed here.
+
 DeepConf (arXiv 2508.15260) averages the token confidence over sliding windows ("groups"): `confidence_lowest_group` is
 the lowest group, `confidence_bottom_groups` the mean of the lowest 10% of the groups (rounded down, at least one). A
 response shorter than the window is one group. The paper's 2,048 tokens suit traces of 64,000; the default here keeps

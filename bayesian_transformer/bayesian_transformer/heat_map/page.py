@@ -2,6 +2,9 @@
 
 The page asks nothing of any network. Its security policy allows no script or style but its own, known by their hash,
 and every text is escaped. Without JavaScript it shows all responses, coloured by EU.
+
+A token's colour: `Scale.level` makes one of ten steps of its value, heat_map.html.j2 writes that as `data-level`, and
+heat_map.css gives each step its strength. Where another quantity is chosen, `paint` in heat_map.js writes its steps.
 """
 
 import base64

@@ -5,6 +5,9 @@ processes by itself is the sampling-mask lane, one ragged row of numbers per gen
 `return_sampling_mask` is set (which TFB models refuse). We put eight float32 numbers per token on that lane; a real
 sampling mask holds integers, so the two cannot be confused. This module is all that knows about the lane.
 
+`worker.sample_tokens` (or `AsyncUncertaintyOutput`, where vLLM schedules ahead) calls `pack`; the lane is switched on
+by `uncertainty_scheduler`; in the front end `with_uncertainties`, put there by `substitutions.substitute`, unpacks.
+
 Where a completion is made, only these numbers tell that its model is a TFB model. A request that is aborted before its
 first token has met none, so its completion is as stock vLLM makes it: without `uncertainties`.
 """

@@ -4,6 +4,9 @@ A forward of T tokens for B requests runs T + (S - 1) * B rows. The extra rows a
 row T + (s - 1) * B + b carries weight sample s of request b. Their q and v get noise (`QKVNoise`), they attend
 to the request's clean cache and to themselves (attention/), and nothing of theirs enters the cache. Every weight
 matrix is read once for all rows.
+
+Right noise is drawn once a forward for all layers (`Particles.begin`) and added layer by layer (`QKVNoise.add`). Left
+noise is as wide as the output, so it is drawn where it is added. The formulas are in kernels/plain.py.
 """
 
 from typing import Any

@@ -1,6 +1,8 @@
 """All that TFB models do not run with, and why; docs/limits.md is made of these tables.
 
-Refused is what is untested with particle rows or known to lose them: wrong numbers look like right ones.
+Refused is what is untested with particle rows or known to lose them: wrong numbers look like right ones. The tables of
+settings are applied in `engine_config.TFBModelConfig`, when an engine starts; that of attention in `refuse_attention`,
+when its layers are made. No option of a single request is refused.
 """
 
 from collections.abc import Callable, Iterable

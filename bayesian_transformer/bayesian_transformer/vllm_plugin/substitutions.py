@@ -1,7 +1,7 @@
 """What the plugin asks of vLLM's version, and the three methods that it replaces in every process of a supported one.
 
 The rest that takes the place of something of vLLM's (a model runner's class in worker.py, the attention of a layer in
-attention.py) belongs to one TFB model, whose classes an unsupported vLLM never gets to know.
+attention/) belongs to one TFB model, whose classes an unsupported vLLM never gets to know.
 """
 
 import functools

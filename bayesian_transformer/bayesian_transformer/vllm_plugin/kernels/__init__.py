@@ -4,6 +4,7 @@
     cpp.py with cpp_library.py    C++ (cpp/), compiled at the first start of an engine and checked when it is loaded
     triton_noise.py, triton_merge.py, triton_statistics.py with its device code in triton_statistics_*.py
 
+Where there is no C++ compiler, `cpp_library.library` says so once in the log and is None; plain torch then runs.
 TOKUR_KERNELS=plain leaves out all kernels of ours, on a CPU and on a GPU. TOKUR_CPU_KERNELS=0 is its older name.
 """
 
