@@ -37,8 +37,8 @@ GREEDY_SUBDIR = "greedy_unc"
 _WHOLE_FOLDER = re.compile(r"[^/]_results_vllm_pg/([^/]+)/seed([0-9]+)(?:/p([0-9]+))?/[^/]+\Z")
 
 # What makes two runs the same: everything that decides their numbers. `Run.settings` in run/utils/run.py fills it in.
-# `check_same` below compares it, for a whole folder (`one_setting` in run/utils/locks.py) and for each stored record when
-# a run resumes: `resume` in both scripts of run/ takes the records that fit for done, and asks for the rest.
+# `check_same` below compares it, for a whole folder (`one_setting` in run/utils/locks.py) and for each stored record
+# when a run resumes: `resume` in both scripts of run/ takes the records that fit for done, and asks for the rest.
 SETTINGS = (
     "schema_version", "model", "weights_digest", "dataset", "prompt_digest", "seed", "num_samples", "bayes_sigma",
     "bayes_noise", "rank", "use_tfb_for_generation", "temperature", "max_tokens", "engine_args",
