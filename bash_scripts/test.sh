@@ -7,22 +7,21 @@
 #   TEST_PROCESSES         test processes at a time; default: one per core, at most 4
 set -euo pipefail
 
-if [[ ${1:-} == --help || ${1:-} == -h ]]; then
-    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-    exit 0
-fi
+# shellcheck source-path=SCRIPTDIR source=common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then
+    print_help
+    exit
+fi
 cd "$ROOT"
 bash bash_scripts/setup.sh
 # shellcheck source=/dev/null
-source "${VENV:-$ROOT/.venv}/bin/activate"
+source "$VENV/bin/activate"
 
 export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-if ! nvidia-smi >/dev/null 2>&1; then
-    export VLLM_CPU_KVCACHE_SPACE=${VLLM_CPU_KVCACHE_SPACE:-2}
-fi
+default_kv_cache
 
 ruff check .
 ruff format --check .

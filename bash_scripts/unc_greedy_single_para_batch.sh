@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Greedy answers with uncertainties for one data set and seed, one process per GPU.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=common.sh
-. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source-path=SCRIPTDIR source=experiments.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/experiments.sh"
 
 usage() {
     cat <<EOF

@@ -24,6 +24,7 @@ from bayesian_transformer.grading import Grader
 from bayesian_transformer.results import GREEDY_SUBDIR, PARTS, dataset_name, folders_to_read, model_name
 from bayesian_transformer.scores import DEFAULT_WINDOW
 from eval.utils.bootstrap import DEFAULT_DRAWS
+from eval.utils.brief import brief_text
 from eval.utils.detection import SeedRun, load_run
 from eval.utils.detection_report import Report, text_table, write_detection_report
 from eval.utils.eval_options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS, SeveralValues, seeds_in_range
@@ -52,6 +53,7 @@ from eval.utils.notes import evaluation_notes, setting_values
     "--window", type=click.IntRange(1), default=DEFAULT_WINDOW, show_default=True, help="Tokens of a DeepConf group."
 )
 @WORKERS
+@click.option("--brief", is_flag=True, help="Print six rows of the table; the report has all.")
 def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, **options: Any) -> None:
     dataset, model = dataset_name(dataset), model_name(model)
     seeds = asked_seeds(options)
@@ -78,7 +80,10 @@ def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, *
             },
         )
         page = write_detection_report(report, report_folder(output_dir or results_dir / "eval", f"{model}_{dataset}"))
-    print_report(report, page)
+    if options["brief"]:
+        click.echo(f"\n{brief_text(report)}\n\nReport: {page}")
+    else:
+        print_report(report, page)
     if missing:
         sys.exit(1)
 

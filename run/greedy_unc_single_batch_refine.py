@@ -36,7 +36,8 @@ def main(**options: Any) -> None:
         path, settings = greedy_part(folder, run.start, run.end), run.settings(TEMPERATURE)
         with sole_writer(path):
             drop_torn_line(path)
-            with one_setting(folder, settings, folder.glob(PARTS), {"dataset_problems": run.dataset_problems}):
+            notes = {"dataset_problems": run.dataset_problems}
+            with one_setting(folder, settings, folder.glob(PARTS), notes), run.engine_output():
                 finished = resume(run, path)
                 generate(run, path, finished)
         run.finish(folder)

@@ -52,6 +52,11 @@ def start_engine(model: str, seed: int, batch_size: int, engine_args: Mapping[st
     return llm
 
 
+def end_engine(llm: Any) -> None:
+    """End the engine of a vllm.LLM and the processes it has; without this they would end with the script."""
+    llm.llm_engine.engine_core.shutdown()
+
+
 def _notice_death(llm: Any) -> None:
     """Let `step` raise EngineDeadError if the engine's process is killed, for want of memory say.
 

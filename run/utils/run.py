@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Container, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from tqdm import tqdm
@@ -14,8 +15,9 @@ from bayesian_transformer.problems import answer_text, count_problems, load_prob
 from bayesian_transformer.results import SCHEMA_VERSION, SETTINGS
 
 from .config import Model, dataset_name, load_model
-from .engine import Job, start_engine, stream
+from .engine import Job, end_engine, start_engine, stream
 from .run_options import RunOptions
+from .terminal import Progress, output_to
 
 # The engine arguments that change results; others, such as tensor_parallel_size, may differ when a run resumes.
 _RESULT_ARGS = ("dtype", "quantization", "max_model_len", "tokenizer")
@@ -34,6 +36,8 @@ class Run:
     digests: dict[str, str | None]  # of what neither a name nor an option tells: the prompt and the weights
     jobs: dict[str, Job] = field(default_factory=dict)  # by question id
     failures: dict[str, str] = field(default_factory=dict)
+    _terminal: TextIO | None = field(default=None, init=False)
+    _llm: Any = field(default=None, init=False)
 
     @classmethod
     def prepare(cls, options: RunOptions) -> "Run":
@@ -69,7 +73,7 @@ class Run:
     def fail(self, label: str, error: ValueError) -> None:
         """Count a problem that has no result, and say so at once."""
         self.failures[label] = " ".join(str(error).split())
-        tqdm.write(f"{label}: {self.failures[label]}", file=sys.stderr)
+        tqdm.write(f"{label}: {self.failures[label]}", file=self._terminal or sys.stderr)
 
     def refuse(self, label: str, error: ValueError) -> None:
         """Count a problem that cannot be asked, see `fail`, and do not ask it."""
@@ -98,14 +102,27 @@ class Run:
         }
         return {key: values[key] for key in SETTINGS}
 
+    @contextmanager
+    def engine_output(self) -> Iterator[None]:
+        """What is printed in the block goes to --log-file, but for progress and failures. Its end ends the engine."""
+        with output_to(self.options.log_file) as self._terminal:
+            try:
+                yield
+            finally:
+                if self._llm is not None:
+                    end_engine(self._llm)  # here, because it has something to print as well
+        self._terminal = None
+
     def results(self, finished: Container[str], n: int, temperature: float) -> Iterator[tuple[Job, Any]]:
-        """Ask for n responses to each problem that is not `finished`; yield each success with its RequestOutput."""
+        """Ask for n responses to each problem that is not `finished`; yield each success with its RequestOutput.
+
+        In a block of `engine_output` only.
+        """
         jobs = [job for job in self.jobs.values() if job.question_id not in finished]
         if not jobs:
             return
         batch = self.options.batch_size
         args = self.options.engine_args | {"hf_overrides": self.options.hf_overrides}
-        llm = start_engine(self.model.path, self.options.seed, batch, args)
         params = {
             "n": n,
             "temperature": temperature,
@@ -114,8 +131,10 @@ class Run:
         }
         in_flight = 2 * -(-batch // n)  # enough to fill the batch, and as many waiting to replace them
         done = len(self.jobs) - len(jobs)
-        with tqdm(total=len(self.jobs), initial=done, desc=self.dataset, unit="problem") as progress:
-            for job, output in stream(llm, jobs, params, self.options.seed, in_flight):
+        with closing(Progress(self.dataset, len(self.jobs), done, self._terminal or sys.stderr)) as progress:
+            self._llm = start_engine(self.model.path, self.options.seed, batch, args)
+            progress.begin()
+            for job, output in stream(self._llm, jobs, params, self.options.seed, in_flight):
                 progress.update()
                 if isinstance(output, ValueError):
                     self.fail(job.question_id, output)

@@ -48,6 +48,7 @@ class RunOptions:
     max_tokens: int
     system_prompt_file: Path | None
     engine_args: dict[str, Any]
+    log_file: Path | None = None
 
     @property
     def hf_overrides(self) -> dict[str, Any]:
@@ -103,6 +104,11 @@ def run_options(batch_size: int) -> Callable[[Callable[..., None]], Callable[...
         click.option("--system-prompt-file", type=file, help="Text to use as system prompt; an empty file sends none."),
         click.option(
             "--engine-args", type=JsonObject(), default="{}", help="JSON object of further vllm.LLM arguments."
+        ),
+        click.option(
+            "--log-file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Append what vLLM prints to this file; progress and errors stay on the terminal.",
         ),
     ]
 

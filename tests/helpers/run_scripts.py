@@ -38,7 +38,8 @@ class FakeEngine:
     def __init__(
         self, prompt_limit: int = 10_000, die_after: int = 10_000, death: type[BaseException] = KeyboardInterrupt
     ) -> None:
-        self.llm_engine = self
+        self.llm_engine = self.engine_core = self
+        self.ended = False
         self.prompt_limit, self.die_after, self.death = prompt_limit, die_after, death
         self.requests: dict[str, Any] = {}
         self.params: dict[str, Any] = {}
@@ -70,6 +71,9 @@ class FakeEngine:
         if self.die_after < 0:
             raise self.death
         return [self.requests.pop(name).output for name in done]
+
+    def shutdown(self) -> None:
+        self.ended = True
 
 
 def install_fake(monkeypatch: pytest.MonkeyPatch, **options: Any) -> FakeEngine:

@@ -24,6 +24,7 @@ _SCRIPTS = ("run/*.py", "eval/*.py", "datasets/*.py", "benchmarks/*.py", "conver
 _MODULES = ("bayesian_transformer.embedded", "bayesian_transformer.score", "bayesian_transformer.report")
 _SOURCES = ("bayesian_transformer", "run", "eval", "datasets", "benchmarks", "convert_to_tfb.py")
 _DEVICES = ("cpu", "cuda")  # the default depends on the machine
+_SOURCED = ("common.sh", "experiments.sh")  # by the shell scripts that people run
 _CAPITALS = "[A-Z][A-Z0-9_]+"
 _OF_PYTHON = {"PYTHONPATH"}  # passed on to child processes, not a setting of ours
 
@@ -166,7 +167,7 @@ def shell_environment() -> list[str]:
 
 def scripts() -> list[str]:
     """The shell scripts that people run."""
-    return sorted(path.name for path in (ROOT / "bash_scripts").glob("*.sh") if path.name != "common.sh")
+    return sorted(path.name for path in (ROOT / "bash_scripts").glob("*.sh") if path.name not in _SOURCED)
 
 
 def script_help(name: str) -> dict[str, list[str]]:

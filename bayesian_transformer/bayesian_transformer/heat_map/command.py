@@ -5,15 +5,19 @@
 An input is a file of `tokur score`, a batch_results_*.jsonl of run/greedy_unc_single_batch_refine.py, or a
 {question_id}.json of run/greedy_responses_unc.py --per-token. The results of the run scripts hold token ids without
 their texts: give the model's folder as --tokenizer. Responses that cannot be shown are reported by line; all others
-are, and the exit status is 1.
+are, and the exit status is 1. --most and --least choose the responses at the two ends of a score:
+
+    tokur heatmap scores.jsonl --output heat_map.html --most 5 --least 5 --by eu_mean
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..command_line import one_line_errors
+from ..scores import BY_NAME
+from .extremes import DEFAULT_SCORE, extremes
 from .page import Response, write_report
 from .records import BadRecord, TokenizerMissing, read_records, response_of
 
@@ -50,8 +54,17 @@ def collect(paths: tuple[Path, ...], tokenizer: "PreTrainedTokenizerBase | None"
 @click.option(
     "--limit", default=100, show_default=True, type=click.IntRange(1), help="Show the first so many responses."
 )
+@click.option("--most", type=click.IntRange(0), help="Show so many of the most certain responses, not the first.")
+@click.option("--least", type=click.IntRange(0), help="Show so many of the least certain responses, not the first.")
+@click.option(
+    "--by",
+    type=click.Choice(list(BY_NAME)),
+    default=DEFAULT_SCORE,
+    show_default=True,
+    help="Score of a response that --most and --least choose by.",
+)
 @click.option("--title", default="Token uncertainties", show_default=True)
-def main(inputs: tuple[Path, ...], output: Path, tokenizer_path: Path | None, limit: int, title: str) -> None:
+def main(inputs: tuple[Path, ...], output: Path, tokenizer_path: Path | None, title: str, **choice: Any) -> None:
     """Token heat map of responses; `python -m pydoc bayesian_transformer.heat_map.command` describes the formats."""
     if output.exists() and any(output.samefile(path) for path in inputs):
         raise click.UsageError("--output is one of the inputs; choose another")
@@ -62,8 +75,17 @@ def main(inputs: tuple[Path, ...], output: Path, tokenizer_path: Path | None, li
         tokenizer = load_tokenizer(str(tokenizer_path), "--tokenizer")
     with one_line_errors():
         responses, failures = collect(inputs, tokenizer)
-        note = f"The first {limit} of {len(responses)} responses." if len(responses) > limit else ""
-        write_report(output, responses[:limit], title=title, note=note)
-    click.echo(f"{output}: {min(limit, len(responses))} of {len(responses)} responses shown, {failures} failed")
+        shown, note = choose(responses, **choice)
+        write_report(output, shown, title=title, note=note)
+    click.echo(f"{output}: {len(shown)} of {len(responses)} responses shown, {failures} failed")
     if failures:
         raise SystemExit(1)
+
+
+def choose(
+    responses: list[Response], limit: int, most: int | None, least: int | None, by: str
+) -> tuple[list[Response], str]:
+    """The responses to show, and what the page says of the choice."""
+    if most or least:
+        return extremes(responses, most or 0, least or 0, by)
+    return responses[:limit], f"The first {limit} of {len(responses)} responses." if len(responses) > limit else ""
