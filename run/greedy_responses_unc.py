@@ -51,7 +51,7 @@ def main(n_particles: int, temperature: float, per_token: bool, **options: Any) 
         folder = folder_to_write(run.options.output_dir, run.model.name, run.dataset, run.options.seed, n_particles)
         settings = run.settings(temperature) | {"per_token": per_token}
         # In the folder above, because every *.json next to the results is taken for one. A folder that is given whole
-        # may have any name there, so the settings bind those beside it too.
+        # may have any name there, so the settings bind those next to it too.
         with one_setting(folder.parent, settings, folder.parent.glob(f"*/{RESPONSES}"), {}):
             finished = resume(run, folder, settings, n_particles)
             for job, output in run.results(finished, n_particles, temperature):
