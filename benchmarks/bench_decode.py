@@ -25,8 +25,8 @@ from bayesian_transformer.files import dumps, write_json
 from benchmarks.utils.baseline import baseline_of, case_name, read_baseline, regressions
 from benchmarks.utils.engines import Engine, Paired, paired_rounds, steps_needed, work_folder
 from benchmarks.utils.machine import available_bytes, best_of
+from benchmarks.utils.printed_table import machine_facts, table, versions
 from benchmarks.utils.shapes import DTYPE_BYTES, SHAPES, Shape, write_pair
-from benchmarks.utils.tables import machine_facts, table, versions
 
 SCHEMA_VERSION = 2
 _TOKEN_BUDGET = 4096  # tokens of one prefill step

@@ -28,7 +28,7 @@ from bayesian_transformer.files import dumps, write_json
 from bayesian_transformer.hf.limits import max_length
 from bayesian_transformer.hf.loading import load_model
 from bayesian_transformer.scoring import score
-from benchmarks.utils.tables import machine_facts, versions
+from benchmarks.utils.printed_table import machine_facts, versions
 
 SCHEMA_VERSION = 1
 WAYS = ("scoring", "full_passes", "generation")

@@ -26,12 +26,12 @@ from bayesian_transformer.files import write_json
 from bayesian_transformer.grading import Grader
 from bayesian_transformer.problems import answer_text, load_problems, question_id
 from bayesian_transformer.results import RESPONSES, SCALING_RESPONSES, dataset_name, folders_to_read, model_name
+from eval.utils.csv_tables import write_csv
 from eval.utils.eval_options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS
 from eval.utils.notes import name_some
 from eval.utils.plots import save_figure
 from eval.utils.responses import Problem, read_problems
 from eval.utils.scaling import MODES, scaling_figure, scaling_notes, scaling_rows, scaling_table, settings_found
-from eval.utils.tables import write_csv
 
 DEFAULT_P_VAL = 0.9
 DEFAULT_REPEATS = 10

@@ -14,10 +14,10 @@ from bayesian_transformer.files import atomic_path, write_json
 from bayesian_transformer.scores import BOTTOM_FRACTION, SCORES, Score
 
 from .bootstrap import LEVEL
+from .csv_tables import PUBLISHED_COLUMNS, with_published, write_csv
 from .evaluation import COUNTS, Evaluation, Summary
 from .notes import missing_values
 from .plots import save_plots
-from .tables import PUBLISHED_COLUMNS, with_published, write_csv
 
 DEFINITIONS = (
     ("Positive class", "a right answer. Uncertainties are negated, so larger always means more confident."),

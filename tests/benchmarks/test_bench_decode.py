@@ -13,8 +13,8 @@ from bayesian_transformer.config import NoiseConfig
 from benchmarks.bench_decode import Case, Options, case_record, main
 from benchmarks.utils.baseline import baseline_of, regressions
 from benchmarks.utils.engines import Engine, Paired, paired_rounds, steps_needed
+from benchmarks.utils.printed_table import table
 from benchmarks.utils.shapes import SHAPES, Cost, Shape, write_pair
-from benchmarks.utils.tables import table
 
 MACHINE = {"bytes_per_second": 1e9, "flops_per_second": 1e10, "threads": 1, "device": "cpu"}
 # Parameters of the published checkpoints, tied embeddings counted once.

@@ -7,7 +7,7 @@ import pytest
 
 from bayesian_transformer.quantities import QUANTITIES
 from bayesian_transformer.scores import ALIASES, BY_NAME, SCORES, Aliases, Score
-from eval.utils.tables import PUBLISHED_COLUMNS
+from eval.utils.csv_tables import PUBLISHED_COLUMNS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/quantities.md").read_text(encoding="utf-8")
 SIGN = {1: "+", -1: "-"}

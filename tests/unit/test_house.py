@@ -32,8 +32,6 @@ APART = {
     "vllm_plugin": {"grading", "heat_map", "hf"},
 }
 LONG_FUNCTIONS = {
-    "_merge": "a Triton kernel: a line for each of the arguments, all of them pointers, strides and sizes",
-    "finish": "a Triton kernel: the eight quantities one after the other, from values that do not leave registers",
     "test_replay_on_static_buffers": "a test that plays vLLM's attention metadata, built up buffer by buffer",
 }
 SAME_NAME = {

@@ -25,15 +25,15 @@ class Check:
 
 
 CHECKS = (
-    Check("python", "Python", f"{_HERE}.machine:python", 30, "reinstall Python"),
-    Check("torch", "torch", f"{_HERE}.machine:torch_build", 60, "reinstall torch for this machine"),
-    Check(GPU, "GPU", f"{_HERE}.machine:gpu", 60, "mend the NVIDIA driver, or hide the GPU", ("torch",), True),
+    Check("python", "Python", f"{_HERE}.installed:python", 30, "reinstall Python"),
+    Check("torch", "torch", f"{_HERE}.installed:torch_build", 60, "reinstall torch for this machine"),
+    Check(GPU, "GPU", f"{_HERE}.installed:gpu", 60, "mend the NVIDIA driver, or hide the GPU", ("torch",), True),
     Check("transformers", "transformers", f"{_HERE}.packages:transformers_models", 120, _BROKEN_IMPORT),
     Check("vllm", "vLLM", f"{_HERE}.packages:vllm_version", 180, _BROKEN_IMPORT),
     Check("plugin", "vLLM plugin", f"{_HERE}.packages:plugin", 30, "reinstall bayesian_transformer"),
     Check("companions", "companions", f"{_HERE}.packages:companions", 60, _BROKEN_IMPORT),
-    Check("cache", "cache folder", f"{_HERE}.machine:cache", 30, "set TOKUR_CACHE to a folder that can be written"),
-    Check("switch", "kernel switch", f"{_HERE}.machine:kernel_switch", 60, "unset TOKUR_KERNELS", ("torch",)),
+    Check("cache", "cache folder", f"{_HERE}.installed:cache", 30, "set TOKUR_CACHE to a folder that can be written"),
+    Check("switch", "kernel switch", f"{_HERE}.installed:kernel_switch", 60, "unset TOKUR_KERNELS", ("torch",)),
     Check("cpp", "C++ kernels", f"{_HERE}.comparisons.cpp_kernels:check", 200, _PLAIN, ("torch", "cache")),
     Check(
         "statistics", "Triton statistics", f"{_HERE}.comparisons.triton_kernels:statistics", 150, _PLAIN, (GPU,), True

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...vllm_plugin.kernels import cpp, cpp_library, plain
 from ..finding import Finding, error, warning
-from ..machine import switched_off
+from ..installed import switched_off
 from ..protocol import doing, one_line
 from .cases import DTYPES, NOISY_SAMPLES, rounding, short
 from .differences import Differences, announce

@@ -10,7 +10,7 @@ import torch
 
 from ...vllm_plugin.kernels import HAS_TRITON
 from ..finding import Finding, warning
-from ..machine import switched_off
+from ..installed import switched_off
 from .differences import Differences
 from .kernels import compare_merge, compare_mixture, compare_noise, compare_statistics
 
