@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bayesian_transformer.doctor import checks, command, machine, packages, screen
+from bayesian_transformer.doctor import checks, command, installed, packages, screen
 from bayesian_transformer.doctor.checks import CHECKS, Check
 from bayesian_transformer.doctor.comparisons import cpp_kernels
 from bayesian_transformer.doctor.finding import Finding, error, not_applicable, ok, warning
@@ -182,7 +182,7 @@ def test_a_cpu_build_next_to_a_gpu_is_a_warning(monkeypatch: pytest.MonkeyPatch)
     torch = importlib.import_module("torch")
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(machine, "_nvidia_devices", lambda: True)
-    finding = machine.torch_build()
+    finding = installed.torch_build()
     assert finding.verdict == "warning"
     assert finding.found.endswith("CPU build, though there is an NVIDIA GPU")
 
@@ -193,7 +193,7 @@ def test_a_gpu_that_torch_cannot_use_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for present, verdict in ((True, "error"), (False, "n/a")):
         monkeypatch.setattr(machine, "_nvidia_devices", lambda present=present: present)
-        assert machine.gpu().verdict == verdict
+        assert installed.gpu().verdict == verdict
 
 
 def test_the_table_is_sound() -> None:
