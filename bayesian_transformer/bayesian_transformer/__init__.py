@@ -6,6 +6,7 @@ through the `vllm.general_plugins` entry point and needs no import.
 """
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from .transformers_hook import register_with_transformers
@@ -29,6 +30,8 @@ _HOMES = {  # of the public names, imported when they are asked for (PEP 562)
     "BayesianForCausalLMModel": "model",
     "BayesianLMConfig": "model",
     "NoiseConfig": "config",
+    "register_configs": "config",
+    "register_models": "vllm_models.tfb_llama",
     "TokenUncertainty": "uncertainty",
     "Uncertainty": "uncertainty",
     "token_uncertainty": "uncertainty",
@@ -36,9 +39,12 @@ _HOMES = {  # of the public names, imported when they are asked for (PEP 562)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    """A public name, or a module of the package that nobody has imported yet."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}"):
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

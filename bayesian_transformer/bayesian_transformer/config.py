@@ -8,17 +8,19 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, LlamaConfig, Qwen2Config
 
 from .architectures import ARCHITECTURES, Architecture
-from .noise_config import DEFAULT_RANK, NoiseConfig
+from .noise_config import DEFAULT_RANK, NOISE_KINDS, NoiseConfig, check_kind
 
 __all__ = [
     "ARCHITECTURES",
     "DEFAULT_RANK",
+    "NOISE_KINDS",
     "Architecture",
     "NoiseConfig",
     "NoiseKeys",
     "TFBKeys",
     "TFBLlamaConfig",
     "TFBQwen2Config",
+    "check_kind",
     "register_configs",
 ]
 

@@ -41,4 +41,4 @@ QUANTITIES = (
 )
 FIELDS = tuple(quantity.name for quantity in QUANTITIES)
 ATTRIBUTES = tuple(quantity.attribute for quantity in QUANTITIES)
-BY_NAME = {quantity.name: quantity for quantity in QUANTITIES}
+QUANTITY_BY_NAME = {quantity.name: quantity for quantity in QUANTITIES}

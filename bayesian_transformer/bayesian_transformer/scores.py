@@ -140,8 +140,8 @@ SCORES = (
     _score(None, LENGTH),
     *(_score(quantity, how) for how in AGGREGATIONS for quantity in QUANTITIES if quantity.name in how.quantities),
 )
-BY_NAME = {score.name: score for score in SCORES}
-SAMPLED_SCORES = tuple(BY_NAME[name] for name, aliases in ALIASES.items() if aliases.record)
+SCORE_BY_NAME = {score.name: score for score in SCORES}
+SAMPLED_SCORES = tuple(SCORE_BY_NAME[name] for name, aliases in ALIASES.items() if aliases.record)
 
 
 def response_scores(arrays: Mapping[str, Array], tokens: int, window: int = DEFAULT_WINDOW) -> dict[str, float]:

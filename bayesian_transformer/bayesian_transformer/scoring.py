@@ -88,7 +88,7 @@ def score_batch(
     lm = model.causal_lm
     _check_texts(lm, ids, valid)
     noise = noise or model.noise
-    particles = ParticleNoise(model.noisy_projections, noise, expand_seeds(seeds, len(input_ids)))
+    particle_noise = ParticleNoise(model.noisy_projections, noise, expand_seeds(seeds, len(input_ids)))
     predicts = wanted.roll(-1, dims=1)  # a token is predicted one column before its own
     positions = max(1, chunk_rows // len(ids))
     table = torch.full((*ids.shape, len(FIELDS)), torch.nan, device=device)
@@ -99,7 +99,7 @@ def score_batch(
             continue
         logits = [_clean_forward(lm, cache, ids, valid, start, stop).logits[None]]
         if noise.noisy_samples:
-            logits.append(particle_logits(lm, particles, cache, valid[:, :stop], ids[:, start:stop]))
+            logits.append(particle_logits(lm, particle_noise, cache, valid[:, :stop], ids[:, start:stop]))
         table[:, start + 1 : stop + 1] = _statistics(logits, ids[:, start + 1 : stop + 1])
     return table.masked_fill_(~wanted[..., None], torch.nan)
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from bayesian_transformer.files import atomic_path
-from bayesian_transformer.scores import BY_NAME, SCORES
+from bayesian_transformer.scores import SCORE_BY_NAME, SCORES
 
 from .detection import SeedRun
 from .evaluation import Evaluation
@@ -103,7 +103,9 @@ def curve_figure(runs: Sequence[SeedRun], curve: Curve, xlabel: str, ylabel: str
             curves = [values for values in _curves(runs, name, curve) if values is not None]
             if curves:
                 style = "--" if name == "length" else "-"
-                axes.plot(_GRID, np.mean(curves, axis=0), style, color=color, linewidth=1.6, label=BY_NAME[name].label)
+                axes.plot(
+                    _GRID, np.mean(curves, axis=0), style, color=color, linewidth=1.6, label=SCORE_BY_NAME[name].label
+                )
                 drawn += 1
         axes.set(title=title, xlabel=xlabel, xlim=(0, 1))
         if drawn:
@@ -142,7 +144,7 @@ def length_figure(runs: Sequence[SeedRun]) -> Figure:
     tokens = np.concatenate([run.tokens for run in runs])
     for axes, name in zip(figure.subplots(2, 3).flat, _SCATTER, strict=True):
         clean_axes(axes)
-        score = BY_NAME[name]
+        score = SCORE_BY_NAME[name]
         values = score.sign * np.concatenate([run.scores[name] for run in runs])
         for label, color, text in ((False, ORANGE, "wrong"), (True, BLUE, "right")):
             chosen = right == label

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bayesian_transformer.results import SETTINGS
-from bayesian_transformer.scores import BY_NAME, SAMPLED_SCORES, Score
+from bayesian_transformer.scores import SAMPLED_SCORES, SCORE_BY_NAME, Score
 
 from .metrics import Array
 from .notes import distinct, name_some, not_comparable
@@ -92,7 +92,7 @@ def _row(table: Array, method: str, name: str, size: int, p_val: float, short: i
     per_subset, per_problem = table.mean(axis=0), table.mean(axis=1)
     return ScalingRow(
         method=method,
-        score=name if name == UNFILTERED else BY_NAME[name].scaling_name,
+        score=name if name == UNFILTERED else SCORE_BY_NAME[name].scaling_name,
         n=size,
         p_val=p_val,
         accuracy_mean=float(table.mean()),

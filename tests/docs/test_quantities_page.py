@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bayesian_transformer.quantities import QUANTITIES
-from bayesian_transformer.scores import ALIASES, BY_NAME, SCORES, Aliases, Score
+from bayesian_transformer.scores import ALIASES, SCORE_BY_NAME, SCORES, Aliases, Score
 from eval.utils.csv_tables import PUBLISHED_COLUMNS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/quantities.md").read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def published(aliases: Aliases) -> str:
 def names_of_quantities() -> list[str]:
     rows = []
     for quantity in QUANTITIES:
-        total, mean = (BY_NAME[f"{quantity.prefix}_{how}"] for how in ("sum", "mean"))
+        total, mean = (SCORE_BY_NAME[f"{quantity.prefix}_{how}"] for how in ("sum", "mean"))
         sums, means = ((f"`{score.name}`", published(score.aliases)) for score in (total, mean))
         python, vllm = f"`{quantity.name}`", f"`{quantity.attribute}`"
         rows.append(row(quantity.symbol, python, vllm, *sums, *means, SIGN[quantity.sign]))
@@ -63,5 +63,5 @@ def test_what_the_page_says_of_published_names_is_so() -> None:
     assert set(PUBLISHED_COLUMNS) == {f"{metric}_{name}" for metric in metrics for name in names}
     (pair,) = re.findall(r"`(\w+)` holds the numbers of `(\w+)`", PAGE)
     assert PUBLISHED_COLUMNS[pair[0]] == pair[1]
-    mean, total = (BY_NAME[f"ll_{how}"].aliases for how in ("mean", "sum"))
+    mean, total = (SCORE_BY_NAME[f"ll_{how}"].aliases for how in ("mean", "sum"))
     assert (mean.detection, mean.scaling, total.scaling, total.record[-1]) == ("ll", "nll", "ll", "ll")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bayesian_transformer.scores import BY_NAME
+from bayesian_transformer.scores import SCORE_BY_NAME
 from eval.utils.brief import NOTES, ROWS, WIDTH
 from tests.helpers.detection_runs import report_folder, rewrite, run, table
 from tests.helpers.eval_results import write_greedy
@@ -25,7 +25,7 @@ def test_six_rows_with_the_numbers_of_the_report(seeds: tuple[int, ...], tmp_pat
     assert lines[-1] == f"Report: {report_folder(tmp_path) / 'report.html'}"
     start = next(number for number, line in enumerate(lines) if set(line) == {"-"}) + 1
     assert [line.partition("  ")[0] for line in lines[start : lines.index("", start)]] == [
-        BY_NAME[name].label for name in ROWS
+        SCORE_BY_NAME[name].label for name in ROWS
     ]
 
     summary = {row["metric"]: row for row in table(report_folder(tmp_path) / "summary_statistics.csv")}

@@ -10,7 +10,7 @@ import pytest
 
 from bayesian_transformer.files import write_json
 from bayesian_transformer.grading import Grader
-from bayesian_transformer.scores import BY_NAME, SAMPLED_SCORES, record_arrays, response_scores
+from bayesian_transformer.scores import SAMPLED_SCORES, SCORE_BY_NAME, record_arrays, response_scores
 from eval.utils.metrics import Array
 from eval.utils.responses import Problem, read_problems
 from tests.helpers.eval_results import write_scaling
@@ -80,7 +80,7 @@ def test_the_new_name_is_read_first(path: Path, grader: Grader) -> None:
     change(path, drop_new_keys)
     changed = read(path, grader)
     for row, name in enumerate(NAMES):
-        assert (changed[row] == (BY_NAME[name].sign * 7.0 if name in NEW_KEYS else before[row])).all()
+        assert (changed[row] == (SCORE_BY_NAME[name].sign * 7.0 if name in NEW_KEYS else before[row])).all()
 
 
 def test_scores_come_from_per_token_values_if_that_is_all_there_is(path: Path, grader: Grader) -> None:

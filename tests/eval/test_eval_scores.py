@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayesian_transformer.quantities import BY_NAME as QUANTITY
 from bayesian_transformer.quantities import FIELDS
+from bayesian_transformer.quantities import QUANTITY_BY_NAME as QUANTITY
 from bayesian_transformer.scores import (
     ALIASES,
-    BY_NAME,
     SAMPLED_SCORES,
+    SCORE_BY_NAME,
     SCORES,
     group_means,
     record_arrays,
@@ -51,7 +51,7 @@ def test_every_name_says_quantity_and_aggregation() -> None:
     groups = ["confidence_lowest_group", "confidence_bottom_groups"]
     sums, means = ([f"{prefix}_{end}" for prefix in FIELD_OF] for end in ("sum", "mean"))
     assert [score.name for score in SCORES] == ["length", *sums, *means, *groups]
-    assert [BY_NAME[name].label for name in ("length", "tu_sum", "ll_mean", "confidence_lowest_group")] == [
+    assert [SCORE_BY_NAME[name].label for name in ("length", "tu_sum", "ll_mean", "confidence_lowest_group")] == [
         "Token count", "TU, sum", "Logprob, mean", "Confidence, lowest group",
     ]  # fmt: skip
     for score in SCORES:
@@ -61,14 +61,14 @@ def test_every_name_says_quantity_and_aggregation() -> None:
 
 
 def test_each_alias_means_one_score_within_its_file() -> None:
-    assert set(ALIASES) <= set(BY_NAME)
-    assert all(BY_NAME[name].aliases is aliases for name, aliases in ALIASES.items())
+    assert set(ALIASES) <= set(SCORE_BY_NAME)
+    assert all(SCORE_BY_NAME[name].aliases is aliases for name, aliases in ALIASES.items())
     scaling = [score.scaling_name for score in SAMPLED_SCORES]
     places = [score.aliases.record for score in SAMPLED_SCORES]
     detection = [score.aliases.detection for score in SCORES if score.aliases.detection]
     for names in (scaling, places, detection):
         assert len(set(names)) == len(names)
-    assert {BY_NAME["ll_mean"].aliases.detection, BY_NAME["ll_sum"].aliases.scaling} == {"ll"}
+    assert {SCORE_BY_NAME["ll_mean"].aliases.detection, SCORE_BY_NAME["ll_sum"].aliases.scaling} == {"ll"}
 
 
 def test_a_response_shorter_than_the_window_is_one_group() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from bayesian_transformer.heat_map.extremes import extremes
 from bayesian_transformer.heat_map.page import Response
-from bayesian_transformer.scores import BY_NAME
+from bayesian_transformer.scores import SCORE_BY_NAME
 from tests.helpers.heat_map_pages import Page, a_record, run, write
 
 
@@ -63,7 +63,7 @@ def test_responses_without_a_score_are_left_out_and_counted() -> None:
 
 
 def test_every_score_ranks_in_its_own_direction() -> None:
-    for by, score in BY_NAME.items():
+    for by, score in SCORE_BY_NAME.items():
         if score.quantity is None:
             continue
         small, large = (Response(str(v), [1], ["x"], {score.quantity.name: [v]}) for v in (-2.0, -1.0))

@@ -21,12 +21,14 @@ def engine(path: Path | str, *, in_process: bool = False, kernel_mode: str = "au
 
     Args:
         in_process: run the engine in this process, not in one of its own as users have it. It starts several times as
-            fast, and computes the same. One at a time.
+            fast, and computes the same. One at a time: it ends that of `shared_engine`.
         kernel_mode: what TOKUR_KERNELS says.
         options: of vllm.LLM.
     """
     from vllm import LLM
 
+    if in_process:
+        close_shared()
     defaults = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "max_num_seqs": 16}
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0" if in_process else "1")
@@ -39,6 +41,25 @@ def engine(path: Path | str, *, in_process: bool = False, kernel_mode: str = "au
             llm.llm_engine.engine_core.shutdown()
             del llm
             _forget()
+
+
+_shared: list[tuple[str, Any, Any]] = []  # what it was made with, its context and the engine; at most one
+
+
+def shared_engine(path: Path, **options: Any) -> Any:
+    """An engine in this process that stays for the next test that wants the same, until another one is started."""
+    made_with = f"{path} {options}"
+    if not _shared or _shared[0][0] != made_with:
+        context = engine(path, in_process=True, **options)
+        _shared.append((made_with, context, context.__enter__()))
+    return _shared[0][2]
+
+
+def close_shared() -> None:
+    """End the engine of `shared_engine`, if there is one."""
+    while _shared:
+        _, context, _ = _shared.pop()
+        context.__exit__(None, None, None)
 
 
 def _forget() -> None:

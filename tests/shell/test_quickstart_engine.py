@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bayesian_transformer.scores import BY_NAME
+from bayesian_transformer.scores import SCORE_BY_NAME
 from eval.utils.brief import ROWS
 from tests.helpers.bash_scripts import SCRIPTS, Experiments, prepared_venv
 from tests.helpers.heat_map_pages import Page
@@ -74,7 +74,7 @@ def test_one_screen_with_the_table_and_the_way_to_everything_else(experiments: E
         assert len(lines) <= SCREEN[0]
         assert NOISE.search(text) is None
         assert ("| 8/8 [" in text) != again  # the bar; nothing is left to answer
-        assert [line for line in lines if line.split("  ")[0] in {BY_NAME[name].label for name in ROWS}][5:]
+        assert [line for line in lines if line.split("  ")[0] in {SCORE_BY_NAME[name].label for name in ROWS}][5:]
         log = path_after(lines, "Log", experiments.folder).read_text()
         assert "Enforce eager set" in log
         assert NOISE.search(log)

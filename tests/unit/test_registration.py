@@ -45,6 +45,13 @@ from transformers import AutoModelForCausalLM
 importlib.reload(bayesian_transformer)
 assert sum(type(finder).__name__ == "_Watcher" for finder in sys.meta_path) == 1
 """,
+    "purged and imported again": """
+import bayesian_transformer
+for name in [name for name in sys.modules if name.partition(".")[0] == "bayesian_transformer"]:
+    del sys.modules[name]
+import bayesian_transformer
+assert sum(getattr(finder, "watches_for_tokur", False) for finder in sys.meta_path) == 1
+""",
     # The first import of transformers alone, by several threads at once, fails without us too.
     "threads": """
 import threading, transformers

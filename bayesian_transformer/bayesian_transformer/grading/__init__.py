@@ -12,6 +12,7 @@ an answer says), grader.py (the verdict), pool.py and worker.py (processes under
 
 import atexit
 import functools
+import os
 import threading
 
 from .extraction import extract_answer as extract
@@ -27,7 +28,7 @@ def grade(response: str | None, gold: str) -> Verdict:
     """The verdict on one response, against the gold answer; what counts as equal is said in grader.py.
 
     One worker process is started at the first comparison that needs it and kept until the program ends. Safe to call
-    from several threads, which then wait for each other.
+    from several threads, which then wait for each other, and in forked processes, each of which gets a worker.
     """
     with _lock:
         return _shared_grader().grade([(response, gold)])[0]
@@ -38,3 +39,12 @@ def _shared_grader() -> Grader:
     grader = Grader(workers=1)
     atexit.register(grader.close)
     return grader
+
+
+def _renew_lock() -> None:
+    """In a forked process, where a thread that does not exist there may hold it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)

@@ -78,6 +78,7 @@ class WorkerPool:
         self.count, self.seconds, self.memory_mb = count, seconds, memory_mb
         self._workers: list[_Worker] = []
         self._failed_starts = 0
+        self._owner = os.getpid()
 
     @property
     def pids(self) -> list[int]:
@@ -86,6 +87,7 @@ class WorkerPool:
 
     def run(self, requests: Sequence[dict[str, Any]]) -> list[Any]:
         """The result of every request, in order: a JSON value, or Undecided."""
+        self._leave_to_parent()
         results: list[Any] = [None] * len(requests)
         waiting = deque(range(len(requests)))
         tries: Counter[int] = Counter()
@@ -107,9 +109,16 @@ class WorkerPool:
 
     def close(self) -> None:
         """End all workers. The pool starts new ones if it is used again."""
+        self._leave_to_parent()
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
+
+    def _leave_to_parent(self) -> None:
+        """In a process that was forked: the workers are the parent's, and so are the answers in their pipes."""
+        if self._owner != os.getpid():
+            self._owner = os.getpid()
+            self._workers.clear()
 
     def _assign(self, requests: Sequence[dict[str, Any]], waiting: deque[int], tries: Counter[int]) -> None:
         busy = sum(worker.request is not None for worker in self._workers)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..command_line import one_line_errors
-from ..scores import BY_NAME
+from ..scores import SCORE_BY_NAME
 from .extremes import DEFAULT_SCORE, extremes
 from .page import Response, write_report
 from .records import BadRecord, TokenizerMissing, read_records, response_of
@@ -58,7 +58,7 @@ def collect(paths: tuple[Path, ...], tokenizer: "PreTrainedTokenizerBase | None"
 @click.option("--least", type=click.IntRange(0), help="Show so many of the least certain responses, not the first.")
 @click.option(
     "--by",
-    type=click.Choice(list(BY_NAME)),
+    type=click.Choice(list(SCORE_BY_NAME)),
     default=DEFAULT_SCORE,
     show_default=True,
     help="Score of a response that --most and --least choose by.",

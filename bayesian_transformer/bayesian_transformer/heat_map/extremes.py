@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..scores import BY_NAME
+from ..scores import SCORE_BY_NAME
 from .page import Response, value_text
 
 DEFAULT_SCORE = "eu_mean"  # a sum would put the longest responses at one end
@@ -18,7 +18,7 @@ def extremes(responses: Sequence[Response], most: int, least: int, by: str) -> t
     Each shows its place and its score `by`, a name of scores.py. Equal scores keep their order. A response without the
     quantity, or with a value that is not finite, has no score and is left out; ValueError if all are.
     """
-    score = BY_NAME[by]
+    score = SCORE_BY_NAME[by]
     scored = [(value, response) for response in responses if math.isfinite(value := _value(response, by))]
     if responses and not scored:
         raise ValueError(f"no response has finite values of {score.label}, so none can be chosen --by {by}")
@@ -43,7 +43,7 @@ def extremes(responses: Sequence[Response], most: int, least: int, by: str) -> t
 def _value(response: Response, by: str) -> float:
     """The score, larger is more confident; NaN where a value that it needs is not there."""
     arrays = {name: np.array(values, dtype=np.float64) for name, values in response.values.items()}
-    quantity = BY_NAME[by].quantity
+    quantity = SCORE_BY_NAME[by].quantity
     if quantity is not None and quantity.name not in arrays:
         return math.nan
-    return BY_NAME[by].value(arrays, len(response.tokens))
+    return SCORE_BY_NAME[by].value(arrays, len(response.tokens))

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from ..files import atomic_path
-from ..quantities import BY_NAME, FIELDS, Quantity
+from ..quantities import FIELDS, QUANTITY_BY_NAME, Quantity
 
 LEVELS = 10  # steps of colour; heat_map.css has as many
 OUTLIERS = 0.02  # share of the tokens that may lie beyond the strong end of the scale
@@ -30,7 +30,7 @@ _REPLACEMENT = "\ufffd"  # what tokenizers decode the bytes of an incomplete cha
 
 # In the order of the page's menu. The stronger colour is always the less certain token.
 SHOWN = tuple(
-    BY_NAME[name]
+    QUANTITY_BY_NAME[name]
     for name in (
         *("epistemic", "total", "aleatoric", "entropy"),
         *("implicit_reward", "logprob", "self_certainty", "confidence"),

@@ -2,8 +2,8 @@
 
 A particle row is the token at one position under one noisy weight sample. In every layer it attends to the noise-free
 cached K/V of the earlier positions and to its own k, v, which never enter that cache: `ParticleLayer` hands the model's
-attention the concatenation of both, and a mask keeps the particles of a call apart, so one softmax merges them exactly.
-Forward hooks add the noise to the outputs of the noisy projections. Generation and scoring share this code.
+attention the concatenation of both, and a mask keeps the particle rows of a call apart, so one softmax merges them
+exactly. Forward hooks add the noise to the outputs of the noisy projections. Generation and scoring share this code.
 """
 
 import inspect

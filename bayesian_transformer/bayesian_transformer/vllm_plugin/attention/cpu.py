@@ -1,7 +1,7 @@
 """Attention of particle rows on a CPU: the request's clean cache before the current token, plus the row's own k and v.
 
 The ordinary attention runs first, on the ordinary rows, and writes this step's clean K/V. Then, in float32, the cached
-blocks (read once per request, whatever the number of particles) and the own token share one softmax:
+blocks (read once per request, whatever the number of weight samples) and the own token share one softmax:
 out = (sum_t e^(s_t - m) v_t + e^(s_own - m) v_own) / (sum_t e^(s_t - m) + e^(s_own - m)), with m the largest score.
 """
 

@@ -1,4 +1,5 @@
-"""Which code computes: Triton on a GPU, C++ on a CPU, else the plain torch formulas. The one place that chooses.
+"""Which code computes: Triton on a GPU, C++ on a CPU, else the plain torch formulas. The one place that
+chooses between them; attention/ only follows the attention that vLLM has chosen for the platform.
 
     plain.py                      noise and attention in plain torch; the statistics are in ../../uncertainty.py
     cpp.py with cpp_library.py    C++ (cpp/), compiled at the first start of an engine and checked when it is loaded

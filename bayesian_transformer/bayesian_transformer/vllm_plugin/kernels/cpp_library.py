@@ -128,11 +128,22 @@ def library() -> Any:
     The reason for None is said once, in the log. LibraryMismatch if the library is not what the tables say.
     """
     try:
-        return load(build())
+        return load(_loadable(build()))
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         logger.warning("TFB models decode slower: the CPU kernels cannot be compiled (%s)", detail.strip()[-300:])
         return None
+
+
+def _loadable(path: Path) -> Path:
+    """`path`, or a library compiled anew if that one is damaged: a full disk or a copied cache may have cut it."""
+    try:
+        ctypes.CDLL(str(path))
+    except OSError as error:
+        logger.warning("%s cannot be loaded (%s); compiling it again", path, error)
+        path.unlink()
+        return build()
+    return path
 
 
 def build() -> Path:
