@@ -181,7 +181,7 @@ def test_an_entry_point_that_is_missing_or_doubled_is_an_error(monkeypatch: pyte
 def test_a_cpu_build_next_to_a_gpu_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = importlib.import_module("torch")
     monkeypatch.setattr(torch.version, "cuda", None)
-    monkeypatch.setattr(machine, "_nvidia_devices", lambda: True)
+    monkeypatch.setattr(installed, "_nvidia_devices", lambda: True)
     finding = installed.torch_build()
     assert finding.verdict == "warning"
     assert finding.found.endswith("CPU build, though there is an NVIDIA GPU")
@@ -192,7 +192,7 @@ def test_a_gpu_that_torch_cannot_use_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for present, verdict in ((True, "error"), (False, "n/a")):
-        monkeypatch.setattr(machine, "_nvidia_devices", lambda present=present: present)
+        monkeypatch.setattr(installed, "_nvidia_devices", lambda present=present: present)
         assert installed.gpu().verdict == verdict
 
 
