@@ -134,7 +134,17 @@ def test_a_text_scored_with_another_model_is_found(monkeypatch: pytest.MonkeyPat
     )
     finding = scored_text.check()
     assert finding.verdict == "error"
-    assert finding.found.startswith("wrong: logprob, entropy; first logprob: ")
+    assert finding.found.startswith(f"wrong: {', '.join(FIELDS)}; first {FIELDS[0]}: ")
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"sigma": 0.45}, {"num_samples": 4}])
+def test_a_text_scored_with_other_noise_is_found(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]) -> None:
+    stock = scored_text.score
+    monkeypatch.setattr(
+        scored_text, "score", lambda model, prompt, token, seed: stock(model, prompt, token, **{"seed": seed} | change)
+    )
+    wrong = scored_text.check().details["wrong"]
+    assert {line.partition(":")[0] for line in wrong} == {"total", "aleatoric", "epistemic", "implicit_reward"}
 
 
 def run_python(code: str, **environment: str) -> str:
