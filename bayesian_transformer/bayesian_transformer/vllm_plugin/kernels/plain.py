@@ -50,7 +50,8 @@ def add_left_noise(
     seed, position, sample = _row_counters(seeds, positions, len(qkv))
     parts = (qkv[:, : sizes[0]], qkv[:, -sizes[1] :])
     for projection, part in zip(range(len(PROJECTIONS)), parts, strict=True):
-        site = torch.tensor(site_index(layer, projection), device=qkv.device)
+        # Filled on the device: a copy from the host is not allowed while a CUDA graph is captured.
+        site = torch.full((), site_index(layer, projection), device=qkv.device)
         z = standard_normal(seed, position, site, sample, sizes[projection], starts[projection])
         part += scale[:, projection, None] * z
 
