@@ -74,10 +74,10 @@ def _add_noise(base: Any, tensors: Mapping[str, Tensor], kind: str, sample: int)
     for layer, block in enumerate(base.model.layers):
         for projection, name in enumerate(PROJECTIONS):
             basis = tensors[f"model.layers.{layer}.self_attn.{name}.basis_vectors"]
-            counters = (_SEED, len(_PROMPT) - 1, site_index(layer, projection), sample)
+            counters = torch.tensor([_SEED, len(_PROMPT) - 1, site_index(layer, projection), sample])
             module = getattr(block.self_attn, name)
             width = basis.shape[1] if kind == "right" else module.out_features
-            z = standard_normal(*map(torch.tensor, counters), width)
+            z = standard_normal(counters[0], counters[1], counters[2], counters[3], width)
 
             def add(module: Any, args: Any, output: Tensor, basis: Tensor = basis, z: Tensor = z) -> Tensor:
                 return output + low_rank_noise(args[0], basis, z, NOISE["bayes_sigma"], kind)
