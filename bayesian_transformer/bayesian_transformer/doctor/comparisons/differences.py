@@ -44,7 +44,7 @@ class Differences:
             names = list(dict.fromkeys(line.partition(":")[0] for line in self.wrong))
             found = f"wrong: {', '.join(names)}; first {self.wrong[0]}"
             return error(found, **details, wrong=self.wrong[:20])
-        apart = f"to {self.largest:.0e} {unit}" if unit else f"to {max(self.shares.values()):.2f} of the tolerance"
+        apart = f"to {self.largest:.0e} {unit}" if unit else f"to {max(self.shares.values()):.2f} of tolerance"
         return ok(f"{what} agree {apart}", **details, largest=self.largest)
 
 
