@@ -5,10 +5,7 @@ That all is well here is asked of the installed wheel, in tests/packaging/test_i
 
 import importlib
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -288,17 +285,3 @@ def test_the_screen_is_a_line_for_each_check(monkeypatch: pytest.MonkeyPatch) ->
     assert any(line.startswith("error: broken: ") for line in lines)
     assert "see a specialist" in " ".join(lines)
     assert lines[-1].startswith("1 ok, 0 warnings, 1 error, 0 n/a, in ")
-
-
-def test_only_the_checks_import_what_is_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looked at from a process of its own: the doctor's, after all has been said."""
-    code = (
-        "import sys\n"
-        "from bayesian_transformer.doctor import command\n"
-        "command.CHECKS = tuple(check for check in command.CHECKS if check.key in ('python', 'torch', 'cache'))\n"
-        "try:\n    command.main([])\n"
-        "finally:\n    print(sorted({'torch', 'transformers', 'vllm', 'numpy'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "[]"

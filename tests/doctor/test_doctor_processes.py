@@ -195,6 +195,8 @@ def test_what_a_broken_torch_holds_up_refers_to_it(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_doctor_takes_its_processes_along(tmp_path: Path, sent: signal.Signals) -> None:
     code = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests with it ignored
 from bayesian_transformer.doctor import command
 from bayesian_transformer.doctor.checks import Check
 command.CHECKS = (Check("hang", "hang", "tests.helpers.bad_checks:hang", 300, ""),)
