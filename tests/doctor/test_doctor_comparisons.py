@@ -4,10 +4,7 @@ The Triton kernels run in Triton's interpreter, FlashAttention is a stand-in; ne
 """
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from bayesian_transformer.doctor.comparisons.cases import merge_cases, noise_cas
 from bayesian_transformer.doctor.comparisons.differences import Differences
 from bayesian_transformer.quantities import FIELDS
 from bayesian_transformer.vllm_plugin.kernels import cpp, plain
+from tests.helpers.python_process import run_python
 
 ROOT = Path(__file__).parents[2]
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -143,14 +141,6 @@ def test_a_text_scored_with_other_noise_is_found(monkeypatch: pytest.MonkeyPatch
     )
     wrong = scored_text.check().details["wrong"]
     assert {line.partition(":")[0] for line in wrong} == {"total", "aleatoric", "epistemic", "implicit_reward"}
-
-
-def run_python(code: str, **environment: str) -> str:
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    return done.stdout
 
 
 @needs_triton
