@@ -30,17 +30,17 @@ def engine(path: Path | str, *, in_process: bool = False, kernel_mode: str = "au
     if in_process:
         close_shared()
     defaults = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "max_num_seqs": 16}
-    with pytest.MonkeyPatch.context() as environment:
+    with pytest.MonkeyPatch.context() as environment:  # while it starts; what other tests start must not see it
         environment.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0" if in_process else "1")
         environment.setenv("TOKUR_KERNELS", kernel_mode)
         kernels.mode.cache_clear()
         llm = LLM(str(path), **defaults | {"kv_cache_memory_bytes": 1 << 28} | options)
-        try:
-            yield llm
-        finally:
-            llm.llm_engine.engine_core.shutdown()
-            del llm
-            _forget()
+    try:
+        yield llm
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        _forget()
 
 
 _shared: list[tuple[str, Any, Any]] = []  # what it was made with, its context and the engine; at most one
