@@ -6,7 +6,6 @@ The Triton kernels run in Triton's interpreter, FlashAttention is a stand-in; ne
 import importlib.util
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,6 @@ from bayesian_transformer.quantities import FIELDS
 from bayesian_transformer.vllm_plugin.kernels import cpp, plain
 from tests.helpers.python_process import run_python
 
-ROOT = Path(__file__).parents[2]
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
 

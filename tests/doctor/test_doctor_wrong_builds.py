@@ -13,8 +13,6 @@ from bayesian_transformer.doctor.comparisons.differences import Differences
 from bayesian_transformer.quantities import FIELDS
 from tests.helpers.python_process import run_python
 
-ROOT = Path(__file__).parents[2]
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
 
 

@@ -32,9 +32,8 @@ def test_a_worker_refuses_what_arithmetic_has_no_need_of(tmp_path: Path, attempt
     """The second line of defence, tried from inside a fenced process; reading stays possible."""
     existing, marker = tmp_path / "existing", tmp_path / "marker"
     existing.write_text("here")
-    code = (
-        "import os, socket, subprocess, sympy\nfrom bayesian_transformer.grading.worker import Fence\nfence = Fence()\n"
-    )
+    code = "import os, socket, subprocess, sympy\n"
+    code += "from bayesian_transformer.grading.fenced_worker import Fence\nfence = Fence()\n"
     code += "assert open(r'{existing}').read() == 'here'\ntry:\n    {attempt}\nexcept PermissionError:\n    pass\n"
     code += "print('refused' if fence.refused else 'done')\n"
     attempt = attempt.format(marker=marker, existing=existing)

@@ -33,14 +33,14 @@ def engine(path: Path | str, *, in_process: bool = False, kernel_mode: str = "au
     with pytest.MonkeyPatch.context() as environment:  # while it starts; what other tests start must not see it
         environment.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0" if in_process else "1")
         environment.setenv("TOKUR_KERNELS", kernel_mode)
-        kernels.mode.cache_clear()
         llm = LLM(str(path), **defaults | {"kv_cache_memory_bytes": 1 << 28} | options)
     try:
         yield llm
     finally:
         llm.llm_engine.engine_core.shutdown()
         del llm
-        _forget()
+        if in_process:  # else it would take from a shared engine what both would have in this process
+            _forget()
 
 
 _shared: list[tuple[str, Any, Any]] = []  # what it was made with, its context and the engine; at most one

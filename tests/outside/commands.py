@@ -119,7 +119,7 @@ def python_environment() -> list[str]:
     for node in (node for tree in trees for node in ast.walk(tree)):
         for name in _names_read(node):
             value = name.value if isinstance(name, ast.Constant) else constants.get(getattr(name, "id", ""))
-            found.update([value] if isinstance(value, str) else [])
+            found.update([value] if isinstance(value, str) and value.isupper() else [])
     return sorted(found - _OF_PYTHON)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.outside.files import Written
+from tests.outside.written_files import Written
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from typing import Any
 import click
 
 from bayesian_transformer.files import atomic_path
-from tests.outside import commands, files, names
-from tests.outside.files import DETECTION_TABLES, SHARES, Written, one
+from tests.outside import commands, names, written_files
+from tests.outside.written_files import DETECTION_TABLES, SHARES, Written, one
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 OUTSIDE, TABLES = DATA / "outside.json", DATA / "tables"
@@ -35,10 +35,12 @@ KINDS: dict[str, Callable[[str, Any, Written], Any]] = {
         "shell": commands.shell_environment,
     }[language](),
     "package": lambda *_: commands.package(),
-    "converted": lambda family, _, written: files.converted(written, family),
-    "records": lambda kind, _, written: files.records(written, kind),
-    "scores": lambda *arguments: files.score_line(arguments[-1]),
-    "evaluation": lambda kind, _, written: {"detection": files.detection, "scaling": files.scaling}[kind](written),
+    "converted": lambda family, _, written: written_files.converted(written, family),
+    "records": lambda kind, _, written: written_files.records(written, kind),
+    "scores": lambda *arguments: written_files.score_line(arguments[-1]),
+    "evaluation": lambda kind, _, written: {"detection": written_files.detection, "scaling": written_files.scaling}[
+        kind
+    ](written),
 }
 
 

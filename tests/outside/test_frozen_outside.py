@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.outside.compare import losses
-from tests.outside.files import Written
 from tests.outside.names import describe
 from tests.outside.record import KINDS, OUTSIDE, seen
+from tests.outside.written_files import Written
 
 FROZEN = json.loads(OUTSIDE.read_text(encoding="utf-8"))
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.outside.files import DETECTION_TABLES, Written, rows
 from tests.outside.record import SCALING_TABLES, TABLES, tables
+from tests.outside.written_files import DETECTION_TABLES, Written, rows
 
 # Scores of the detection tables whose name did not say whether it is a sum or a mean, with the name that they have now.
 _SCORES = {

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from bayesian_transformer.results import (
 )
 from eval import eval_detect_multi_seed, eval_scaling_test_multi_gpu
 from tests.helpers.eval_results import DATASET, MODEL, write_greedy, write_scaling
-from tests.helpers.run_scripts import FakeEngine, greedy, install_fake, only_line, save_model, scaling, write_sums
+from tests.helpers.run_scripts import FakeEngine, greedy, only_line, scaling
 
 LONG = "TFB-Llama3.2-1B-Instruct"
 WHOLE = "llama1b_results_vllm_pg/{dataset}/seed{seed}/{name}"
@@ -28,22 +27,6 @@ SCALING_FOLDER = "inference_scaling/" + WHOLE.format(dataset="sums", seed=96, na
 BOTH = pytest.mark.parametrize(("script", "end"), [(greedy, GREEDY_FOLDER), (scaling, SCALING_FOLDER)])
 Script = Callable[..., Result]
 Fake = Callable[..., FakeEngine]
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return save_model(tmp_path / "TFB-tiny")
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    return write_sums(tmp_path)
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
-    pytest.importorskip("vllm")
-    return partial(install_fake, monkeypatch)
 
 
 def files(root: Path) -> set[str]:

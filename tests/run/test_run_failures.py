@@ -1,7 +1,6 @@
 """Problems without a result: each is named, the others go on, and the exit status is not 0."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +14,11 @@ from tests.helpers.run_scripts import (
     by_id,
     greedy,
     greedy_folder,
-    install_fake,
     only_line,
-    save_model,
     scaling,
     scaling_folder,
     write_rows,
-    write_sums,
 )
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return save_model(tmp_path / "TFB-tiny")
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    return write_sums(tmp_path)
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeEngine]:
-    pytest.importorskip("vllm")
-    return partial(install_fake, monkeypatch)
 
 
 @pytest.mark.parametrize("script", [greedy, scaling])

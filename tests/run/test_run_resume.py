@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,34 +20,16 @@ from tests.helpers.run_scripts import (
     by_id,
     greedy,
     greedy_folder,
-    install_fake,
     only_line,
     save_model,
     scaling,
     scaling_folder,
     write_rows,
-    write_sums,
 )
 
 Script = Callable[..., Result]
 Fake = Callable[..., FakeEngine]
 BOTH = pytest.mark.parametrize("script", [greedy, scaling])
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return save_model(tmp_path / "TFB-tiny")
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    return write_sums(tmp_path)
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
-    pytest.importorskip("vllm")
-    return partial(install_fake, monkeypatch)
 
 
 def stored(dataset: Path) -> dict[Path, str]:

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,30 +18,11 @@ from tests.helpers.run_scripts import (
     by_id,
     greedy,
     greedy_folder,
-    install_fake,
     only_line,
-    save_model,
     scaling,
     scaling_folder,
     write_rows,
-    write_sums,
 )
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "TFB-tiny")
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    return write_sums(tmp_path)
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeEngine]:
-    pytest.importorskip("vllm")
-    return partial(install_fake, monkeypatch)
 
 
 def test_request_seed_depends_on_run_seed_and_id_only() -> None:

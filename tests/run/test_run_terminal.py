@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,9 @@ from tests.helpers.run_scripts import (
     FakeEngine,
     greedy,
     greedy_folder,
-    install_fake,
     only_line,
-    save_model,
     scaling,
     write_rows,
-    write_sums,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,22 +39,6 @@ with output_to(Path(sys.argv[1])) as terminal:
         raise SystemExit("it failed")
 print("after")
 """
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return save_model(tmp_path / "TFB-tiny")
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    return write_sums(tmp_path)
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeEngine]:
-    pytest.importorskip("vllm")
-    return partial(install_fake, monkeypatch)
 
 
 def noise(log: Path, *options: str) -> subprocess.CompletedProcess[str]:

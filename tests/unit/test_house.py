@@ -37,8 +37,6 @@ LONG_FUNCTIONS = {
 SAME_NAME = {
     "config": "published: the package's NoiseConfig, and the run scripts' names and prompts",
     "grader": "published: run/utils/grader.py is a door to the package's",
-    "worker": "what vLLM calls a worker, and a process that grades; each is the word of its room",
-    "files": "of the package, and what the fence of tests/outside looks at",
 }
 EVERYWHERE = {"__init__", "__main__", "command", "conftest"}
 

@@ -45,6 +45,24 @@ from transformers import AutoModelForCausalLM
 importlib.reload(bayesian_transformer)
 assert sum(type(finder).__name__ == "_Watcher" for finder in sys.meta_path) == 1
 """,
+    "modules as attributes": """
+import bayesian_transformer
+assert bayesian_transformer.uncertainty.token_uncertainty and bayesian_transformer.config.NoiseConfig
+assert bayesian_transformer.register_configs and not hasattr(bayesian_transformer, "no_such_thing")
+""",
+    "after a registration that failed": """
+import bayesian_transformer, logging
+logging.basicConfig(level=logging.CRITICAL)
+class Failing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "bayesian_transformer.hf.tokenizers":
+            raise ImportError("not today")
+sys.meta_path.append(failing := Failing())
+sys.meta_path.insert(0, sys.meta_path.pop())
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # must not fail because of us
+sys.meta_path.remove(failing)
+import bayesian_transformer.hf.tokenizers
+""",
     "purged and imported again": """
 import bayesian_transformer
 for name in [name for name in sys.modules if name.partition(".")[0] == "bayesian_transformer"]:

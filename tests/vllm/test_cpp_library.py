@@ -138,3 +138,10 @@ def test_where_there_is_no_library_a_call_says_so(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cpp, "library", lambda: None)
     with pytest.raises(RuntimeError, match=r"no C\+\+ kernels on this machine.*use the plain formulas"):
         cpp.draw_noise(torch.zeros(1, 2, 2, 3), *torch.zeros(2, 2, dtype=torch.int64))
+
+
+def test_a_damaged_library_in_the_cache_is_compiled_again(sources: Path) -> None:
+    path = cpp_library.build()
+    path.write_bytes(path.read_bytes()[:100])
+    assert cpp_library.library() is not None
+    assert len(path.read_bytes()) > 100

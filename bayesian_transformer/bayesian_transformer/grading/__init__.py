@@ -6,8 +6,8 @@
 
 Install it with the extra [grading]. Importing it takes neither torch nor transformers, nor sympy, which the worker
 processes import. Reading order: extraction.py (which part of a text is the answer), normal_form.py and words.py (what
-an answer says), grader.py (the verdict), pool.py and worker.py (processes under limits), latex.py and symbolic.py
-(sympy).
+an answer says), grader.py (the verdict), pool.py and fenced_worker.py (processes under limits), latex.py and
+symbolic.py (sympy). No text of a response is evaluated, see fenced_worker.py.
 """
 
 import atexit

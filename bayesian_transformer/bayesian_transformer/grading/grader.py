@@ -2,8 +2,8 @@
 
 Written-out numbers, choice letters and words are decided here. Everything else is compared symbolically in worker
 processes with a hard limit of time and memory (pool.py), so no response can hang or end a run. No text of a response
-is evaluated: latex.py reads it by a grammar, symbolic.py compares, and worker.py refuses what arithmetic has no need
-of, should a library try it all the same.
+is evaluated: latex.py reads it by a grammar, symbolic.py compares, and fenced_worker.py refuses what arithmetic has
+no need of, should a library try it all the same.
 
 What counts as equal:
 - numbers: within a relative 1e-4 of the gold answer if one is written with decimals (not just .00), else exactly;

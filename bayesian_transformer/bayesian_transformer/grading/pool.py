@@ -18,7 +18,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-MODULE = f"{__package__}.worker"
+MODULE = f"{__package__}.fenced_worker"
 STARTING_SECONDS = 120.0  # importing sympy from a slow disk
 STARTS = 3  # processes that may die before they are ready, in a row
 TRIES = 2  # of a request whose process died

@@ -128,22 +128,21 @@ def library() -> Any:
     The reason for None is said once, in the log. LibraryMismatch if the library is not what the tables say.
     """
     try:
-        return load(_loadable(build()))
+        return _load_or_rebuild(build())
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         logger.warning("TFB models decode slower: the CPU kernels cannot be compiled (%s)", detail.strip()[-300:])
         return None
 
 
-def _loadable(path: Path) -> Path:
-    """`path`, or a library compiled anew if that one is damaged: a full disk or a copied cache may have cut it."""
+def _load_or_rebuild(path: Path) -> SimpleNamespace:
+    """`load`, after compiling again if the file is damaged: a full disk or a copied cache may have cut it."""
     try:
-        ctypes.CDLL(str(path))
+        return load(path)
     except OSError as error:
         logger.warning("%s cannot be loaded (%s); compiling it again", path, error)
         path.unlink()
-        return build()
-    return path
+        return load(build())
 
 
 def build() -> Path:

@@ -1,6 +1,6 @@
 """The child process of pool.py: one JSON request a line on stdin, one JSON reply a line on stdout.
 
-    python -P -m bayesian_transformer.grading.worker SECONDS MEMORY_MB
+    python -P -m bayesian_transformer.grading.fenced_worker SECONDS MEMORY_MB
 
 What is covered: it limits its own memory, is killed by the kernel if a request outlives its time and its parent is
 gone, and refuses to run programs, write files, open sockets or execute text as Python, whatever a library might be
