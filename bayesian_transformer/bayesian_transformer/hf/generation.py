@@ -114,7 +114,8 @@ class StepRecorder:
         What runs within the call, a stopping criterion for example, may run the model too: with a cache of its own.
         """
         cache = self.cache = cache_of(model, output) if self.cache is None else self.cache
-        if getattr(output, "past_key_values", None) is not cache:
+        is_own = getattr(output, "past_key_values", None) is cache
+        if not is_own:
             return
         inputs = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
         if self.noise is None:
