@@ -98,5 +98,14 @@ def _tokens_inside(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]
     return _tokens(tokenizer, line_end + text)[len(_tokens(tokenizer, line_end)) :]
 
 
+def token_text(tokenizer: "PreTrainedTokenizerBase", token_id: int) -> str | None:
+    """The text of one token; None if the tokenizer does not know the id, as a model with a padded vocabulary may."""
+    try:
+        known = tokenizer.convert_ids_to_tokens(token_id) is not None
+        return tokenizer.decode([token_id]) if known else None
+    except (LookupError, OverflowError, TypeError, ValueError):  # SentencePiece has no None for it
+        return None
+
+
 def _decode(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> str:
     return tokenizer.decode(ids, clean_up_tokenization_spaces=False)

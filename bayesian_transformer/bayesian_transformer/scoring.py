@@ -21,7 +21,7 @@ from transformers.cache_utils import DynamicLayer
 from .encoding import CHUNK_ROWS, ScoringRequest, encode
 from .hf.generation import expand_seeds
 from .hf.limits import max_length
-from .hf.noisy_forward import FULL_RANK_KINDS, ParticleNoise, cache_of, particle_logits
+from .hf.noisy_forward import FULL_RANK_KINDS, ParticleNoise, cache_of, check_evaluating, particle_logits
 from .model import NoisyModelMixin
 from .noise_config import NoiseConfig
 from .uncertainty import FIELDS, TokenUncertainty, token_uncertainty
@@ -86,6 +86,7 @@ def score_batch(
     if not wanted.any():
         raise ValueError("response_mask marks no token")
     lm = model.causal_lm
+    check_evaluating(lm)
     _check_texts(lm, ids, valid)
     noise = noise or model.noise
     particle_noise = ParticleNoise(model.noisy_projections, noise, expand_seeds(seeds, len(input_ids)))

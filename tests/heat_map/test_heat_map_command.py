@@ -168,6 +168,15 @@ def test_ids_outside_the_tokenizer_are_named(smollm2_tokenizer: PreTrainedTokeni
         response_of(a_record(["a"], tokens=None, token_ids=[999999]), smollm2_tokenizer)
 
 
+def test_an_id_of_a_padded_vocabulary_stands_by_its_number(smollm2_tokenizer: PreTrainedTokenizerBase) -> None:
+    """A model may know more ids than its tokenizer, and sample one."""
+    before, after = smollm2_tokenizer("The sum").input_ids, smollm2_tokenizer(" is 7").input_ids
+    ids = [*before, 49_153, *after]
+    shown = response_of(a_record(["a"] * len(ids), tokens=None, token_ids=ids), smollm2_tokenizer)
+    assert shown.text == "The sum<49153> is 7"
+    assert "".join(shown.tokens) == shown.text
+
+
 def test_json_documents_without_responses_are_named(tmp_path: Path) -> None:
     for content, message in (
         ("{", "not valid JSON"),

@@ -3,9 +3,11 @@
 import json
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..encoding import token_text
 from ..quantities import FIELDS
 from .page import Response
 
@@ -72,10 +74,7 @@ def response_of(record: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase |
     if tokens is None:
         if tokenizer is None:
             raise TokenizerMissing("has token ids but no texts of the tokens; give the model's folder as --tokenizer")
-        if ids and max(ids) >= len(tokenizer):
-            raise BadRecord(f"token id {max(ids)} is not in the --tokenizer, which has {len(tokenizer)}")
-        tokens = [tokenizer.decode([i]) for i in ids]
-        text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        tokens, text = _decode(tokenizer, ids)
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise BadRecord("tokens must be a list of strings")
     if text is not None and not isinstance(text, str):
@@ -87,6 +86,24 @@ def response_of(record: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase |
         return Response(_name(record), ids, tokens, values, text, _prompt(record), details)
     except ValueError as error:
         raise BadRecord(str(error)) from error
+
+
+def _decode(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> tuple[list[str], str]:
+    """The texts of the tokens, and of the response. An id that is not the tokenizer's stands as <id> in both.
+
+    A model with a padded vocabulary can sample such an id. Where most are unknown, it is another model's tokenizer.
+    """
+    known = [token_text(tokenizer, i) for i in ids]
+    if 2 * known.count(None) > len(ids):
+        raise BadRecord(f"token id {max(ids)} is not in the --tokenizer, and most others are not; give the model's own")
+    tokens = [f"<{i}>" if text is None else text for i, text in zip(ids, known, strict=True)]
+    pieces = []
+    for is_known, group in groupby(zip(ids, known, tokens, strict=True), key=lambda token: token[1] is not None):
+        part = list(group)
+        spelt = [i for i, _, _ in part]
+        unknown = "".join(token for _, _, token in part)
+        pieces.append(tokenizer.decode(spelt, clean_up_tokenization_spaces=False) if is_known else unknown)
+    return tokens, "".join(pieces)
 
 
 def _numbers(record: Mapping[str, Any], name: str) -> list[float | None]:

@@ -8,8 +8,10 @@ and so do the clean numbers: the tokens are those of plain generate.
 import copy
 import inspect
 import operator
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +21,12 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.generation import GenerationMode, StoppingCriteriaList
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from ..encoding import token_text
 from ..noise import noise_key
 from ..noise_config import NoiseConfig
 from ..uncertainty import TokenUncertainty, Uncertainty, mixture_logits, token_uncertainty
 from .limits import window_length
-from .noisy_forward import ParticleNoise, cache_of, particle_logits
+from .noisy_forward import ParticleNoise, cache_of, check_evaluating, particle_logits
 from .projections import NoisyProjection
 
 Seeds = int | Sequence[int]
@@ -55,10 +58,9 @@ class GenerateUncertaintyOutput(GenerateDecoderOnlyOutput):
             raise ValueError("generate ran without output_uncertainties=True")
         table = self.uncertainties.stack()
         new_tokens = self.sequences[:, self.sequences.shape[1] - table.shape[1] :]
-        decode = tokenizer.decode if tokenizer else lambda _: None
         return [
             [
-                {token: Uncertainty.from_row(value, decode([token]))}
+                {token: Uncertainty.from_row(value, tokenizer and token_text(tokenizer, token))}
                 for token, value in zip(ids[:length], values[:length], strict=True)
             ]
             for ids, values, length in zip(new_tokens.tolist(), table.tolist(), self.lengths.tolist(), strict=True)
@@ -88,8 +90,18 @@ def expand_seeds(seeds: Seeds | None, count: int) -> Tensor:
 class StepRecorder:
     """Collects the uncertainties of a running generate: logits from each forward, then the tokens chosen from them."""
 
-    def __init__(self, projections: list[NoisyProjection], config: NoiseConfig, seeds: Seeds | None) -> None:
-        self.projections, self.config, self.seeds = projections, config, seeds
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        projections: list[NoisyProjection],
+        config: NoiseConfig,
+        seeds: Seeds | None,
+        embedded: int,
+    ) -> None:
+        self.model, self.projections, self.config, self.seeds = model, projections, config, seeds
+        self.embedded = embedded  # tokens of the prompt that come as embeddings, not as ids
+        self.cache: Any = None  # that of this call; forwards with another one are not its own
+        self.has_criteria = False
         self.noise: ParticleNoise | None = None
         self.logits: Tensor | None = None  # [S, B, V] of the last forward
         self.finished: Tensor | None = None  # bool [B]
@@ -97,8 +109,14 @@ class StepRecorder:
         self.steps: list[Tensor] = []  # [B, 8] each
 
     def after_forward(self, model: PreTrainedModel, _: Any, kwargs: dict[str, Any], output: Any) -> None:
-        """Forward hook: run the weight samples of the last token next to the clean logits in `output`."""
-        cache = cache_of(model, output)
+        """Forward hook: run the weight samples of the last token next to the clean logits in `output`.
+
+        What runs within the call, a stopping criterion for example, may run the model too: with a cache of its own.
+        """
+        cache = self.cache = cache_of(model, output) if self.cache is None else self.cache
+        is_own = getattr(output, "past_key_values", None) is cache
+        if not is_own:
+            return
         inputs = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
         if self.noise is None:
             self.noise = ParticleNoise(self.projections, self.config, expand_seeds(self.seeds, len(inputs)))
@@ -143,23 +161,54 @@ class RecordingCriteria(StoppingCriteriaList):
         return stopped
 
 
-@contextmanager
-def _recording(model: PreTrainedModel, recorder: StepRecorder, embedded: int) -> Iterator[None]:
-    """Within the block, generate of `model` feeds the recorder. `embedded` tokens come as embeddings, not as ids."""
-    prepare = model._get_stopping_criteria  # the one place where all criteria of a call are together
+_RECORDER: ContextVar[StepRecorder | None] = ContextVar("recorder of the call in this thread", default=None)
+_lock = threading.Lock()  # of the line that puts a _CriteriaMaker in place, and of the one that takes it away
 
-    def prepare_recording(generation_config: GenerationConfig, *args: Any, **kwargs: Any) -> RecordingCriteria:
+
+class _CriteriaMaker:
+    """`_get_stopping_criteria` of a model, the one place where all criteria of a call are together, while it is shared.
+
+    Calls in several threads use one, and calls without uncertainties pass through.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model, self.stock, self.calls = model, model._get_stopping_criteria, 0
+
+    def __call__(self, generation_config: GenerationConfig, *args: Any, **kwargs: Any) -> StoppingCriteriaList:
+        criteria, recorder = self.stock(generation_config, *args, **kwargs), _RECORDER.get()
+        if recorder is None or recorder.model is not self.model or recorder.has_criteria:
+            return criteria
+        recorder.has_criteria = True
         if recorder.config.effective_samples > 1:
-            _check_window(model, generation_config.max_length + embedded)
-        return RecordingCriteria(prepare(generation_config, *args, **kwargs), recorder)
+            _check_window(self.model, generation_config.max_length + recorder.embedded)
+        return RecordingCriteria(criteria, recorder)
 
-    handle = model.register_forward_hook(recorder.after_forward, with_kwargs=True)
-    model._get_stopping_criteria = prepare_recording
+
+@contextmanager
+def _recording(recorder: StepRecorder) -> Iterator[None]:
+    """Within the block, generate of the recorder's model feeds it, if it is this thread that calls it."""
+    model = recorder.model
+
+    def after_forward(module: PreTrainedModel, *call: Any) -> None:
+        if _RECORDER.get() is recorder:
+            recorder.after_forward(module, *call)
+
+    with _lock:
+        maker = vars(model).get("_get_stopping_criteria")
+        if not isinstance(maker, _CriteriaMaker):
+            maker = model._get_stopping_criteria = _CriteriaMaker(model)
+        maker.calls += 1
+    handle = model.register_forward_hook(after_forward, with_kwargs=True)
+    mine = _RECORDER.set(recorder)
     try:
         yield
     finally:
-        del model._get_stopping_criteria
+        _RECORDER.reset(mine)
         handle.remove()
+        with _lock:
+            maker.calls -= 1
+            if not maker.calls:
+                del model._get_stopping_criteria
 
 
 def generate_with_uncertainties(
@@ -174,9 +223,10 @@ def generate_with_uncertainties(
 ) -> GenerateUncertaintyOutput:
     """Run `generate`, that of the causal LM `model`, and add the uncertainties of the new tokens to its result.
 
-    The KV cache is always on and torch.compile off: the weight samples read the cache between the steps. The model is
-    hooked while this runs, so it must not run in two threads at once.
+    The KV cache is always on and torch.compile off: the weight samples read the cache between the steps. Other threads
+    may run the same model meanwhile, with or without uncertainties.
     """
+    check_evaluating(model)
     _check_mode(model, generation_config, kwargs)
     if noise.effective_samples > 1:
         _check_inputs(model, kwargs)
@@ -187,10 +237,10 @@ def generate_with_uncertainties(
         kwargs = {name: value for name, value in kwargs.items() if name not in forced}
     else:
         kwargs |= forced
-    recorder = StepRecorder(projections, noise, noise_seed)
     embeddings, ids = kwargs.get("inputs_embeds"), kwargs.get("input_ids", inputs)
     embedded = embeddings.shape[1] if embeddings is not None and ids is None else 0
-    with _recording(model, recorder, embedded):
+    recorder = StepRecorder(model, projections, noise, noise_seed, embedded)
+    with _recording(recorder):
         output = generate(inputs, generation_config, **kwargs)
     return GenerateUncertaintyOutput(**output, **recorder.results())
 

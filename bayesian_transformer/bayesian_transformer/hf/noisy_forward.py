@@ -9,6 +9,7 @@ exactly. Forward hooks add the noise to the outputs of the noisy projections. Ge
 import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,8 +43,12 @@ class ParticleNoise:
 
     @contextmanager
     def applied(self, positions: Tensor) -> Iterator[None]:
-        """Within the block, projection outputs carry noise. Rows: sequences x `positions` [B, T] x noisy samples."""
+        """Within the block, projection outputs carry noise. Rows: sequences x `positions` [B, T] x noisy samples.
+
+        Only those that this thread computes: another one may run the same model, with noise of its own or without.
+        """
         with ExitStack() as stack:
+            stack.callback(_APPLIED.reset, _APPLIED.set(self))
             for site, projection in enumerate(self.projections):
                 handle = projection.module.register_forward_hook(self._hook(site, projection, positions))
                 stack.callback(handle.remove)
@@ -53,6 +58,8 @@ class ParticleNoise:
 
     def _hook(self, site: int, projection: NoisyProjection, positions: Tensor):  # type: ignore[no-untyped-def]
         def add_noise(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if _APPLIED.get() is not self:
+                return output
             rows, expected = args[0].shape[:-1].numel(), positions.numel() * self.noisy_samples
             if rows != expected:  # latent attention expands the keys and values of earlier tokens again
                 raise ValueError(
@@ -97,6 +104,9 @@ class ParticleNoise:
         )
 
 
+_APPLIED: ContextVar[ParticleNoise | None] = ContextVar("noise applied in this thread", default=None)
+
+
 class ParticleLayer(CacheLayerMixin):
     """One layer of clean K/V, seen read-only by particle rows: `update` returns clean prefix + own K/V, stores nothing.
 
@@ -127,6 +137,18 @@ class ParticleLayer(CacheLayerMixin):
     def _merge(self, clean: Tensor, own: Tensor) -> Tensor:
         expanded = clean if self.repeats == 1 else clean.repeat_interleave(self.repeats, dim=0)
         return torch.cat([expanded, own], dim=-2)
+
+
+def check_evaluating(model: PreTrainedModel) -> None:
+    """ValueError if the model trains in a way that its noise-free pass keeps no K/V, or is not free of noise."""
+    if not model.training:
+        return
+    advice = "call model.eval() first"
+    if model.is_gradient_checkpointing:
+        raise ValueError(f"in training, gradient checkpointing keeps no K/V, to which weight samples attend; {advice}")
+    dropout = [float(module.p) for module in model.modules() if isinstance(module, nn.Dropout) and module.training]
+    if max([*dropout, getattr(model.config, "attention_dropout", 0.0) or 0.0]) > 0:
+        raise ValueError(f"in training, dropout is noise in the pass that uncertainties take for noise-free; {advice}")
 
 
 def cache_of(model: nn.Module, output: Any) -> Cache:

@@ -29,7 +29,8 @@ class TFBModelMixin:
         max_requests = vllm_config.scheduler_config.max_num_seqs
         device = vllm_config.device_config.device
         self.particles = Particles(noise, len(self.model.layers), max_requests, device)
-        self._qkv_noise: dict[str, QKVNoise] = {}
+        self._qkv_noise: dict[str, QKVNoise] = {}  # by the name of the attention block in a checkpoint
+        self._has_bases = False
         for layer in self.model.layers:
             attention = layer.self_attn.attn
             index = extract_layer_index(attention.layer_name)
@@ -76,22 +77,46 @@ class TFBModelMixin:
         return particles.logits[0].clone()
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """Load the checkpoint; the stock loader gets everything but the basis vectors."""
-        basis_names: set[str] = set()
+        """Load a checkpoint, or later a part of one; the stock loader gets everything but the basis vectors.
+
+        ValueError names a basis that is missing: at first each must come, later that of each weight which comes.
+        """
+        arrived: set[str] = set()
+        changed: set[str] = set()
 
         def base_weights() -> Iterable[tuple[str, Tensor]]:
             for name, tensor in weights:
                 if name.endswith(_BASIS_SUFFIX):
                     self._load_basis(name, tensor)
-                    basis_names.add(name)
+                    arrived.add(name)
                 else:
+                    changed.update(self._bases_of(name))
                     yield name, tensor
 
         loaded = super().load_weights(base_weights())  # type: ignore[misc]
-        expected = {f"{block}.{p}{_BASIS_SUFFIX}" for block in self._qkv_noise for p in PROJECTIONS}
-        if missing := sorted(expected - basis_names):
+        if self._has_bases and (missing := sorted(changed - arrived)):
+            raise ValueError(
+                f"{missing[0]} did not come with its weight, whose singular directions it holds ({len(missing)} "
+                "missing); start the engine again with the new weights converted"
+            )
+        if not self._has_bases and (missing := sorted(self.basis_names - arrived)):
             raise ValueError(f"{missing[0]} is not in the checkpoint ({len(missing)} missing); convert the model again")
-        return loaded | {f"{block}.qkv_proj{_BASIS_SUFFIX}" for block in self._qkv_noise}
+        self._has_bases = True
+        blocks = {name.removesuffix(_BASIS_SUFFIX).rpartition(".")[0] for name in arrived}
+        return loaded | {f"{block}.attn.qkv_noise{_BASIS_SUFFIX}" for block in blocks}
+
+    @property
+    def basis_names(self) -> set[str]:
+        """What a checkpoint calls the basis vectors of this model."""
+        return {f"{block}.{projection}{_BASIS_SUFFIX}" for block in self._qkv_noise for projection in PROJECTIONS}
+
+    def _bases_of(self, name: str) -> Iterable[str]:
+        """The names of the bases that are computed from the tensor `name` of a checkpoint."""
+        block, _, projection = name.removesuffix(".weight").rpartition(".")
+        if block not in self._qkv_noise or not name.endswith(".weight"):
+            return ()
+        fused = PROJECTIONS if projection == "qkv_proj" else ()
+        return {f"{block}.{p}{_BASIS_SUFFIX}" for p in ((projection,) if projection in PROJECTIONS else fused)}
 
     def _load_basis(self, name: str, tensor: Tensor) -> None:
         block, _, projection = name.removesuffix(_BASIS_SUFFIX).rpartition(".")
@@ -99,4 +124,5 @@ class TFBModelMixin:
             raise ValueError(f"{name}: this model has no such projection; convert the model again")
         noise, index = self._qkv_noise[block], PROJECTIONS.index(projection)
         check_basis(name, tensor, noise.checkpoint_shape(index))
-        noise.load(index, tensor)
+        # Through the attribute, as vLLM does: while it reloads weights, another loader is there.
+        noise.basis_vectors.weight_loader(noise.basis_vectors, tensor, index)  # type: ignore[attr-defined]

@@ -13,6 +13,8 @@ first token has met none, so its completion is as stock vLLM makes it: without `
 """
 
 import functools
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,8 @@ from vllm.v1.outputs import SamplingMaskLists
 
 from ..quantities import FIELDS
 from ..uncertainty import Uncertainty
+
+logger = logging.getLogger(__name__)
 
 _WIDTH = len(FIELDS)
 
@@ -94,8 +98,24 @@ def _uncertainties(token_ids: Any, chunks: list[SamplingMaskLists], tokenizer: A
         np.concatenate([chunk.token_ids for chunk in chunks]).reshape(-1, _WIDTH) if chunks else np.empty((0, _WIDTH))
     )
     token_ids = list(token_ids)
-    texts = convert_ids_list_to_tokens(tokenizer, token_ids) if tokenizer else [None] * len(token_ids)
     return [
         {token_id: Uncertainty.from_row(row, text)}
-        for token_id, row, text in zip(token_ids, rows.tolist(), texts, strict=True)
+        for token_id, row, text in zip(token_ids, rows.tolist(), _texts(tokenizer, token_ids), strict=True)
     ]
+
+
+def _texts(tokenizer: Any, token_ids: list[int]) -> Sequence[str | None]:
+    """The texts of tokens as vLLM has them for log-probabilities; None for one that the tokenizer does not know.
+
+    Never an error: raised here, where the outputs of all requests are made, it would end the engine for everybody. A
+    model whose vocabulary is padded can sample an id that no tokenizer knows, and vLLM's helper raises on some of them.
+    """
+    if tokenizer is None:
+        return [None] * len(token_ids)
+    try:
+        return convert_ids_list_to_tokens(tokenizer, token_ids)
+    except Exception:  # noqa: BLE001 - whatever a tokenizer raises
+        if len(token_ids) > 1:
+            return [text for token_id in token_ids for text in _texts(tokenizer, [token_id])]
+        logger.debug("the tokenizer cannot decode token %s", token_ids)
+        return [None]

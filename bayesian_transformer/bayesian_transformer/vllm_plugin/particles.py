@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.forward_context import get_forward_context
+from vllm.model_executor.utils import set_weight_attrs
 from vllm.utils.torch_utils import direct_register_custom_op
 
 from ..noise import PROJECTIONS
@@ -79,14 +80,19 @@ class Particles:
                 noise_functions(self.right_noise).draw_noise(self.right_noise, seeds, positions)
 
 
-class QKVNoise:
+class QKVNoise(nn.Module):
     """Adds a layer's noise to the q and v parts of its fused projection output, particle rows only.
 
-    The basis is one parameter of the qkv projection. Right: [2r, q + k + v], q basis^T over v basis^T with zeros
-    elsewhere, so that one matmul perturbs both and leaves k as it is. Left: [hidden, 2r], q basis next to v basis.
+    The basis is one parameter, `basis_vectors`. Right: [2r, q + k + v], q basis^T over v basis^T with zeros elsewhere,
+    so that one matmul perturbs both and leaves k as it is. Left: [hidden, 2r], q basis next to v basis.
+
+    A module of its own and a parameter with a `weight_loader`: vLLM reloads weights module by module, counts what the
+    loaders copy, and puts other tensors in place of the parameters meanwhile. So nothing else refers to the parameter,
+    and a projection's loader writes the zeros too.
     """
 
     def __init__(self, qkv_proj: Any, layer: int, particles: Particles) -> None:
+        super().__init__()
         self.layer = layer
         self.particles = particles
         self.sizes = (qkv_proj.num_heads * qkv_proj.head_size, qkv_proj.num_kv_heads * qkv_proj.head_size)
@@ -101,8 +107,8 @@ class QKVNoise:
         rank_pair = 2 * particles.noise.rank
         width = self.sizes[0] + 2 * self.sizes[1]
         shape = (rank_pair, width) if self.is_right else (self.hidden_size, rank_pair)
-        qkv_proj.basis_vectors = nn.Parameter(torch.zeros(shape), requires_grad=False)
-        self.basis = qkv_proj.basis_vectors
+        self.basis_vectors = nn.Parameter(torch.zeros(shape), requires_grad=False)
+        set_weight_attrs(self.basis_vectors, {"weight_loader": self.load})
 
     @property
     def is_right(self) -> bool:
@@ -112,15 +118,17 @@ class QKVNoise:
         """Shape of a projection's `basis_vectors` in the checkpoint."""
         return (self.total_sizes[projection] if self.is_right else self.hidden_size, self.particles.noise.rank)
 
-    def load(self, projection: int, basis: Tensor) -> None:
-        """Copy this rank's share of a projection's basis into the parameter."""
+    def load(self, param: Tensor, loaded_weight: Tensor, projection: int) -> None:
+        """The `weight_loader` of the parameter: copy this rank's share of a projection's basis into `param`."""
         rank = self.particles.noise.rank
-        columns = slice(projection * rank, (projection + 1) * rank)
+        share = slice(projection * rank, (projection + 1) * rank)
         if self.is_right:
             start, size = self.starts[projection], self.sizes[projection]
-            self.basis.data[columns, self._output(projection)] = basis[start : start + size].T.to(self.basis)
+            rows = loaded_weight.new_zeros(rank, param.shape[1])
+            rows[:, self._output(projection)] = loaded_weight[start : start + size].T
+            param.data[share].copy_(rows)
         else:
-            self.basis.data[:, columns] = basis.to(self.basis)
+            param.data[:, share].copy_(loaded_weight)
 
     def add(self, qkv: Tensor, x: Tensor) -> None:
         """Perturb the particle rows of `qkv` [rows, q + k + v] in place; x [rows, hidden] is the layer's input."""
@@ -128,12 +136,12 @@ class QKVNoise:
         qkv, x = qkv[particles.num_tokens :], x[particles.num_tokens :]
         if not len(qkv):  # a warm-up with fewer tokens than a request has weight samples
             return
-        functions, sigma = noise_functions(qkv, x, self.basis), particles.noise.bayes_sigma
+        functions, sigma = noise_functions(qkv, x, self.basis_vectors), particles.noise.bayes_sigma
         if self.is_right:
             z = particles.right_noise[self.layer].flatten(-2)
-            functions.add_right_noise(qkv, x, self.basis, z, sigma, self.sizes)
+            functions.add_right_noise(qkv, x, self.basis_vectors, z, sigma, self.sizes)
         else:
-            inner = (x.float() @ self.basis.float()).unflatten(-1, (len(PROJECTIONS), -1))
+            inner = (x.float() @ self.basis_vectors.float()).unflatten(-1, (len(PROJECTIONS), -1))
             scale = sigma * torch.linalg.vector_norm(inner, dim=-1)  # [P, 2]
             functions.add_left_noise(qkv, scale, *particles.counters, self.layer, self.sizes, self.starts)
 

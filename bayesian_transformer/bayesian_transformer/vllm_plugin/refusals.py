@@ -80,6 +80,11 @@ SETTINGS = (
         lambda c: c.speculative_config is not None,
     ),
     Refusal(
+        "weight_transfer_config",
+        "A trainer sends weights without the basis vectors, which would stay those of the old weights.",
+        lambda c: getattr(c, "weight_transfer_config", None) is not None,
+    ),
+    Refusal(
         "kv_transfer_config",
         "Not tested with keys and values that come from elsewhere.",
         lambda c: c.kv_transfer_config is not None,

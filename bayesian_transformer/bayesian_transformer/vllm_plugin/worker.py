@@ -1,8 +1,8 @@
 """The worker's part: noise seeds before a forward, statistics of its logits, and their way into the output."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import MappingProxyType
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from vllm.platforms import current_platform
 from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
+from ..checkpoint import tensor_files
 from ..noise import noise_key
 from . import kernels
 from .kernels import token_uncertainty
@@ -46,7 +47,6 @@ class UncertaintyRunner(GPUModelRunner):
     class's own values, which are replaced and never changed in place.
     """
 
-    noise_seeds: Mapping[str, int] = MappingProxyType({})  # by request id
     staged_seeds: tuple[int, ...] = ()  # what `particles.seeds` begins with
     arrivals = 0  # requests seen so far
     statistics: Tensor | None = None  # of the tokens just sampled, float32 [B, 8]
@@ -68,17 +68,26 @@ class UncertaintyRunner(GPUModelRunner):
         self.staged_seeds = ()
 
     def _request_seeds(self) -> tuple[int, ...]:
-        """Noise seeds in batch order: the request's own, else engine seed + arrival number, kept while it lives."""
-        known, seeds = self.noise_seeds, {}
-        for request_id, request in self.requests.items():
-            if request_id in known:
-                seeds[request_id] = known[request_id]
-            else:
+        """Noise seeds in batch order: the request's own, else engine seed + arrival number.
+
+        A seed is kept on the request's state, which lives as long as the request. Its id may come again at once.
+        """
+        for request in self.requests.values():
+            if not hasattr(request, "noise_seed"):
                 seed = request.sampling_params.seed
-                seeds[request_id] = noise_key(self.model_config.seed + self.arrivals if seed is None else seed)
+                request.noise_seed = noise_key(self.model_config.seed + self.arrivals if seed is None else seed)
                 self.arrivals += 1
-        self.noise_seeds = seeds
-        return tuple(seeds[request_id] for request_id in self.input_batch.req_ids)
+        return tuple(self.requests[request_id].noise_seed for request_id in self.input_batch.req_ids)
+
+    def reload_weights(
+        self, weights_iterator: Any = None, weights_path: str | None = None, *args: Any, **kwargs: Any
+    ) -> None:
+        """Load weights again. ValueError, before anything is changed, if the folder `weights_path` lacks bases."""
+        if weights_iterator is None and weights_path is not None and (folder := Path(weights_path)).is_dir():
+            missing = sorted(self.get_model().basis_names - tensor_files(folder).keys())
+            if missing:
+                raise ValueError(f"{folder}: {missing[0]} is missing ({len(missing)} are); convert the model first")
+        super().reload_weights(weights_iterator, weights_path, *args, **kwargs)
 
     def _sample(self, logits: Tensor | None, spec_decode_metadata: Any) -> Any:
         particles = self.get_model().particles

@@ -1,0 +1,125 @@
+"""Weights that are loaded again into a running engine, as reinforcement learning and sleep mode do.
+
+The model has an output head of its own: on a CPU vLLM 0.32 itself keeps the old one of a model with tied embeddings.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, Qwen2ForCausalLM
+
+from bayesian_transformer.checkpoint import tensor_files
+from tests.helpers.vllm_engines import engine, table, token_prompts
+
+vllm = pytest.importorskip("vllm")
+pytestmark = pytest.mark.engine
+OVERRIDES = {"bayes_sigma": 0.3, "num_samples": 4}
+PROMPTS = token_prompts([[5, 900, 17, 30_000], [77]])
+Tables = list[np.ndarray]
+
+
+def answers(llm: Any) -> Tables:
+    """Token ids and uncertainties of two responses; no cached prefix of the weights before."""
+    llm.reset_prefix_cache()
+    parameters = [vllm.SamplingParams(temperature=0, max_tokens=8, ignore_eos=True, seed=seed) for seed in (3, 4)]
+    completions = [output.outputs[0] for output in llm.generate(PROMPTS, parameters, use_tqdm=False)]
+    return [np.column_stack([completion.token_ids, table(completion)]) for completion in completions]
+
+
+def same(one: Tables, other: Tables) -> bool:
+    return all(np.array_equal(first, second) for first, second in zip(one, other, strict=True))
+
+
+@pytest.fixture(scope="module", params=["right", "left"])
+def llm(request: pytest.FixtureRequest, tiny_qwen2_path: Path, make_tfb: Callable[..., Path]) -> Iterator[Any]:
+    path = make_tfb(tiny_qwen2_path, request.param)
+    with engine(path, in_process=True, max_num_seqs=4, hf_overrides=OVERRIDES) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
+def other_base(tmp_path_factory: pytest.TempPathFactory, tiny_qwen2_path: Path) -> Path:
+    """A model of the same shape with other weights."""
+    model = Qwen2ForCausalLM.from_pretrained(tiny_qwen2_path)
+    torch.manual_seed(5)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    path = tmp_path_factory.mktemp("other") / "Other-Qwen2"
+    model.save_pretrained(path)
+    AutoTokenizer.from_pretrained(tiny_qwen2_path).save_pretrained(path)
+    return path
+
+
+def tensors_of(path: Path) -> dict[str, torch.Tensor]:
+    return {
+        name: tensor for file in set(tensor_files(path).values()) for name, tensor in load_file(path / file).items()
+    }
+
+
+def reload(llm: Any, weights: dict[str, torch.Tensor]) -> None:
+    """As a trainer in the same process does it."""
+    llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
+
+
+# https://github.com/huggingface/trl/issues/4571, https://github.com/vllm-project/vllm/issues/16564
+def test_reloading_the_same_weights_changes_no_number(llm: Any) -> None:
+    before = answers(llm)
+    llm.collective_rpc("reload_weights")
+    assert same(answers(llm), before)
+    assert before[0][:, 3].min() > 0  # noise was there
+
+
+def test_other_weights_can_come_and_go(
+    llm: Any, other_base: Path, tiny_qwen2_path: Path, make_tfb: Callable[..., Path]
+) -> None:
+    kind = llm.llm_engine.model_config.hf_config.bayes_noise
+    own, other = make_tfb(tiny_qwen2_path, kind), make_tfb(other_base, kind)
+    before = answers(llm)
+    llm.collective_rpc("reload_weights", kwargs={"weights_path": str(other)})
+    changed = answers(llm)
+    assert not same(changed, before)
+    reload(llm, tensors_of(own))
+    assert same(answers(llm), before)
+    reload(llm, tensors_of(other))
+    assert same(answers(llm), changed)
+    llm.collective_rpc("reload_weights", kwargs={"weights_path": str(own)})
+    assert same(answers(llm), before)
+
+
+def test_a_folder_without_bases_is_refused_before_anything_changes(llm: Any, other_base: Path) -> None:
+    before = answers(llm)
+    with pytest.raises(ValueError, match=r"Other-Qwen2: .*basis_vectors is missing \(4 are\); convert the model"):
+        llm.collective_rpc("reload_weights", kwargs={"weights_path": str(other_base)})
+    assert same(answers(llm), before)
+
+
+# https://github.com/sgl-project/sglang/issues/9663
+def test_a_part_of_the_weights_can_be_loaded(llm: Any, tiny_qwen2_path: Path, other_base: Path) -> None:
+    """As reinforcement learning does it in the worker. On a CPU vLLM can do so with no linear layer, stock or not."""
+    before, own, other = answers(llm), tensors_of(tiny_qwen2_path), tensors_of(other_base)
+    name = "model.norm.weight"
+    for weights, is_same in ((other, False), (own, True)):
+        part = [(name, weights[name])]
+        assert llm.apply_model(lambda model, part=part: model.load_weights(part)) == [{name}]
+        assert same(answers(llm), before) is is_same
+
+
+def test_a_new_engine_on_the_weights_has_the_numbers_of_a_reloaded_one(
+    other_base: Path, tiny_qwen2_path: Path, make_tfb: Callable[..., Path]
+) -> None:
+    options: dict[str, Any] = {"in_process": True, "max_num_seqs": 4, "hf_overrides": OVERRIDES}
+    with engine(make_tfb(other_base), **options) as fresh:
+        expected = answers(fresh)
+    with engine(make_tfb(tiny_qwen2_path), **options) as reloaded:
+        reloaded.collective_rpc("reload_weights", kwargs={"weights_path": str(make_tfb(other_base))})
+        assert same(answers(reloaded), expected)
+        projections = {name: weight for name, weight in tensors_of(other_base).items() if "layers.1.self_attn" in name}
+        with pytest.raises(
+            ValueError, match=r"layers\.1\.self_attn\.q_proj\.basis_vectors did not come with its weight"
+        ):
+            reload(reloaded, projections)
