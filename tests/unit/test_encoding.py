@@ -104,3 +104,10 @@ def test_byte_level_tokenizers_add_nothing(smollm2_tokenizer: PreTrainedTokenize
         for response in (" Paris.", "Paris.", "\n\n Paris", "  é😀\n"):
             apart = smollm2_tokenizer(response, add_special_tokens=False).input_ids
             assert encode(smollm2_tokenizer, ScoringRequest(prompt, response))[1] == apart
+
+
+def test_a_template_that_begins_the_text_itself_begins_it_once() -> None:
+    tokenizer = llama(add_bos_token=True)
+    tokenizer.chat_template = "{{ bos_token }}[INST] {{ messages[0]['content'] }} [/INST]"
+    prompt, _ = encode(tokenizer, ScoringRequest(CHAT, "Paris"))
+    assert prompt.count(tokenizer.bos_token_id) == 1

@@ -152,6 +152,40 @@ def test_an_abort_ends_one_stream_and_no_other(served: Served, free: list[int], 
     served.check(free, np.concatenate([table(piece) for piece in other]))
 
 
+def test_a_cancelled_reader_ends_its_request_and_no_other(served: Served, free: list[int]) -> None:
+    async def cancel() -> list[Any]:
+        reader = asyncio.create_task(served.stream(parameters(max_tokens=400)))
+        other = asyncio.create_task(served.stream(parameters()))
+        await asyncio.sleep(0.1)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        return await other
+
+    pieces = served.do(cancel)
+    assert [token for piece in pieces for token in piece.token_ids] == free
+    served.check(free, np.concatenate([table(piece) for piece in pieces]))
+    assert not served.engine.output_processor.request_states
+
+
+def test_a_slow_reader_gets_every_number(served: Served, free: list[int]) -> None:
+    """What came meanwhile is joined; a fast reader next to it has its own."""
+
+    async def read(pause: float) -> list[Any]:
+        pieces = []
+        request, name = parameters(), f"request-{next(served.names)}"
+        async for output in served.engine.generate(token_prompts([PROMPT])[0], request, name):
+            pieces += output.outputs
+            await asyncio.sleep(pause)
+        return pieces
+
+    slow, fast = served.do(lambda: asyncio.gather(read(0.1), read(0.0)))
+    assert len(slow) < len(fast)
+    for pieces in (slow, fast):
+        assert [token for piece in pieces for token in piece.token_ids] == free
+        served.check(free, np.concatenate([table(piece) for piece in pieces]))
+
+
 def test_an_abort_before_the_first_token(served: Served) -> None:
     """Nothing tells such a completion that its model is a TFB model, so it may lack the attribute."""
 
