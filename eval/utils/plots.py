@@ -42,7 +42,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 def save_plots(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
     """Draw all pictures into `folder`; returns their paths by title, in the order in which they are shown."""
     figures = {
-        "AUROC of every score, and with length controlled": ("auroc.png", auroc_figure(evaluation)),
+        "AUROC of the scores in the table, and with length controlled": ("auroc.png", auroc_figure(evaluation)),
         "ROC curves": (
             "roc.png",
             curve_figure(evaluation.runs, roc_curve, "False positive rate", "True positive rate"),
