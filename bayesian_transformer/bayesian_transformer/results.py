@@ -17,6 +17,7 @@ from typing import Any
 from .files import iter_jsonl
 from .problems import answer_text, problem_text, question_id, unique_id
 from .quantities import FIELDS
+from .scores import stored_scores
 
 # Short names of the published models, folders under $MODEL_BASE_DIR.
 MODELS = {
@@ -243,8 +244,8 @@ def response_record(completion: Any, per_token: bool = False) -> dict[str, Any]:
     """One response in the published schema, plus its length, end, further scores and, if asked, per-token arrays.
 
     tu, au, eu, ll are sums over the tokens, ntu, nau, neu means; nll is the mean log-probability, not negated, as in
-    the published files. `scores` holds means, under the names of scores.py and, for older readers, under those that it
-    had first. Means over no token at all are null.
+    the published files. `scores` holds all other scores of scores.py by name, not negated, and, for older readers, four
+    means under the names that they had first. Means over no token at all are null.
     """
     arrays = completion_arrays(completion)
     further = {
@@ -269,6 +270,7 @@ def response_record(completion: Any, per_token: bool = False) -> dict[str, Any]:
             "dc": further["confidence"],
             "entropy": further["entropy"],
             "bir": further["bir"],
+            **stored_scores(arrays),
             **{f"{name}_mean": value for name, value in further.items()},
         },
         "token_count": len(completion.token_ids),

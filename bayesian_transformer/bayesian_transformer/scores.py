@@ -12,7 +12,7 @@ file and a sum in another. Code uses the names alone; whoever reads or writes su
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,6 +97,8 @@ ALIASES = {
     "confidence_mean": Aliases(scaling="dc", record=("scores", "dc")),
     "entropy_mean": Aliases(record=("scores", "entropy")),
     "bir_mean": Aliases(record=("scores", "bir")),
+    "eu_tail": Aliases(record=("scores", "eu_tail")),
+    "ll_tail": Aliases(record=("scores", "ll_tail")),
     "length": Aliases(record=("token_count",)),
 }
 
@@ -122,6 +124,14 @@ def response_scores(arrays: Mapping[str, Array], tokens: int, window: int = DEFA
     A value that is not finite makes the scores of its array NaN. Of no tokens the sum is 0, the mean NaN.
     """
     return {score.name: score.value(arrays, tokens, window) for score in SCORES}
+
+
+def stored_scores(arrays: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
+    """The scores of a response that a record has no other place for: not negated, None where there is none."""
+    values = {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
+    scores = response_scores(values, values[FIELDS[0]].size)
+    stored = [s for s in SCORES if s.aliases.record in ((), ("scores", s.name))]
+    return {s.name: s.sign * scores[s.name] + 0.0 if math.isfinite(scores[s.name]) else None for s in stored}
 
 
 def record_arrays(record: Mapping[str, object], tokens: int) -> dict[str, Array]:

@@ -102,7 +102,7 @@ def test_no_noise_is_no_instability_and_no_share() -> None:
 
 def test_a_long_response_has_tails_of_its_end() -> None:
     arrays = {name: np.ones(3000) for name in FIELDS}
-    arrays["logprob"] = np.arange(3000.0)
+    arrays["logprob"] = np.arange(3000, dtype=np.float64)
     arrays["entropy"] = np.full(3000, 0.1)  # sqrt(3000) / 0.1 = 547.7 tokens
     scores = response_scores(arrays, 3000)
     assert scores["ll_long_tail"] == fmean(range(3000 - LONG_TAIL, 3000))
