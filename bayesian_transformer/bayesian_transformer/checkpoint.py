@@ -4,6 +4,7 @@ Which files hold the weights is decided in `stored_tensors` alone, as transforme
 """
 
 import hashlib
+import json
 import logging
 from codecs import BOM_UTF8
 from collections.abc import Mapping
@@ -189,7 +190,13 @@ def _read_object(path: Path, advice: str) -> dict[str, Any]:
     with path.open("rb") as file:
         if file.read(len(BOM_UTF8)) == BOM_UTF8:
             raise ValueError(f"{path}: begins with a byte order mark, which transformers refuses; save it without")
-    return read_document(path, advice)
+    found = read_document(path, advice)
+    for key, value in found.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError as error:
+            raise ValueError(f"{path}: {key} holds NaN or an infinity, which JSON has not; {advice}") from error
+    return found
 
 
 def weights_digest(model_path: Path) -> str:

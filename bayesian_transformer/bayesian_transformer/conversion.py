@@ -6,6 +6,7 @@ Memory stays near the largest noisy weight and its SVD. The output appears under
 """
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Set
@@ -36,6 +37,8 @@ from .fitting import check_fit
 from .layers import basis_vectors
 from .noise_config import DEFAULT_RANK, NoiseConfig, check_kind
 
+logger = logging.getLogger(__name__)
+
 BASIS_SHARD = "model-basis-vectors.safetensors"
 _SINGLE_FILE_SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 
@@ -64,7 +67,7 @@ def convert_checkpoint(
     config = read_config(model_path)
     name = _check_architecture(model_path, config, architecture)
     tensors = check_fit(model_path, config)
-    files = _check_files(model_path)
+    files = _check_files(model_path, tensors.keys())
     _check_output(model_path, output_path, files, overwrite)
     _check_values(model_path, files, tensors.keys() - _noisy_weights(config))  # those are checked when they are read
     with new_directory(output_path) as directory:
@@ -90,9 +93,17 @@ def _check_architecture(model_path: Path, config: dict[str, Any], architecture: 
     return known[model_type]
 
 
-def _check_files(model_path: Path) -> dict[str, str]:
-    """Tensor name -> file, of a checkpoint that does not have a basis yet."""
+def _check_files(model_path: Path, known: Set[str]) -> dict[str, str]:
+    """Tensor name -> file, of a checkpoint that has no basis yet. A warning names a tensor that is not `known`."""
     files = tensor_files(model_path)
+    unknown = sorted(name for name in files.keys() - known if ".rotary_emb." not in name)  # older ones have those
+    if unknown:
+        logger.warning(
+            "%s: tensor %.200r and %d more are not of this model; transformers leaves them unread, vLLM refuses them",
+            model_path / files[unknown[0]],
+            unknown[0],
+            len(unknown) - 1,
+        )
     for tensor, file in sorted(files.items()):
         if tensor.endswith(f".{BASIS}") or file == BASIS_SHARD:
             raise ValueError(f"{model_path / file}: holds basis vectors already ({tensor}); convert the base model")

@@ -28,6 +28,7 @@ from .checkpoint import (
 from .noise import PROJECTIONS
 from .noise_config import NoiseConfig
 
+_MOST_POSITIONS = 1 << 25  # vLLM fills a table of so many rows; the longest models have ten million
 _DTYPES = ("F64", "F32", "F16", "BF16")
 # Keys that say how a model is loaded, not what it is made of.
 _NOT_OF_THE_MODEL = ("model_type", "architectures", "auto_map", "transformers_weights")
@@ -45,6 +46,12 @@ def check_fit(folder: Path, config: Mapping[str, Any]) -> dict[str, StoredTensor
     if config.get("transformers_weights") is not None:
         raise ValueError(
             f"{folder / CONFIG_FILE}: transformers_weights is not supported; save the model again without that key"
+        )
+    positions = config.get("max_position_embeddings", 1)
+    if not isinstance(positions, int) or not 0 < positions <= _MOST_POSITIONS:
+        raise ValueError(
+            f"{folder / CONFIG_FILE}: max_position_embeddings must be an integer from 1 to {_MOST_POSITIONS}; "
+            f"got {positions!r}"
         )
     tensors = stored_tensors(folder)
     _check_layers(folder, config.get("num_hidden_layers"), tensors)

@@ -66,6 +66,9 @@ _WRONG: tuple[tuple[str, Any, str], ...] = (
     ("rms_norm_eps", "tiny", "rms_norm_eps"),
     ("rope_parameters", {"rope_type": "banana", "rope_theta": 1e4}, ""),
     ("rope_parameters", [], ""),
+    ("rope_parameters", {"rope_type": "default", "rope_theta": float("nan")}, "rope_parameters holds NaN"),
+    ("rms_norm_eps", float("inf"), "rms_norm_eps holds NaN or an infinity"),
+    *(("max_position_embeddings", value, "max_position_embeddings") for value in (0, -1, "x", 10**9, 1 << 60)),
     ("dtype", "float99", ""),
     ("pad_token_id", "none", "pad_token_id"),
 )
@@ -77,7 +80,8 @@ _NOISE: tuple[tuple[str, Any], ...] = (
     *((key, value) for key in ("sample", "use_tfb_for_generation") for value in ("yes", 1, None)),
 )
 _HARMLESS: tuple[tuple[str, Any, str], ...] = (
-    ("max_position_embeddings", 10**9, "only bounds the length of a text"),
+    ("max_position_embeddings", 100_000, "only bounds the length of a text"),
+    ("rope_parameters", {"rope_type": "default", "rope_theta": 1e300}, "a number, though not a good one"),
     ("unheard_of", {"a": [1, 2, 3]}, "transformers keeps keys that it does not know"),
     ("note", "x" * 1_000_000, "transformers keeps keys that it does not know"),
     ("auto_map", {"AutoModelForCausalLM": "evil.Evil"}, "no code of a checkpoint runs unless it is asked for"),
@@ -102,11 +106,11 @@ def config_mutations() -> list[Mutation]:
             for name, (value, says) in _TEXTS.items()
         ),
         *(
-            Mutation(f"config {key}={str(value)[:30]}", config(**{key: value}), _named(says), stock=_STOCK_VLLM)
+            Mutation(f"config {key}={str(value)[:60]}", config(**{key: value}), _named(says), stock=_STOCK_VLLM)
             for key, value, says in _WRONG
         ),
         *(
-            Mutation(f"config {key}={str(value)[:30]}", config(**{key: value}), accepted=accepted(why))
+            Mutation(f"config {key}={str(value)[:60]}", config(**{key: value}), accepted=accepted(why))
             for key, value, why in _HARMLESS
         ),
         *_of_models(),

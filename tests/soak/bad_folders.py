@@ -141,7 +141,7 @@ def _places() -> list[Mutation]:
             "only pickles",
             _only_pickles,
             ("pickled weights",),
-            stock={VLLM: "vLLM reads no code in pickles"},
+            stock={VLLM: "vLLM finds no weights, as it is told to leave pickles alone"},
             late=True,
         ),
         *_two_choices(),
@@ -163,6 +163,12 @@ def _two_choices() -> list[Mutation]:
             "an index over model.safetensors and another file",
             together(lambda folder: (folder / FIRST).rename(folder / SINGLE_FILE), _renamed),
             ("is missing", "beside model.safetensors"),
+        ),
+        Mutation(
+            "consolidated weights beside the index",
+            lambda folder: shutil.copyfile(folder / FIRST, folder / "consolidated.00.safetensors"),
+            ("consolidated.00.safetensors", "vLLM would read it"),
+            accepted=accepted("transformers does not read them, and they are not converted", CONVERT, LOAD),
         ),
         Mutation(
             "an index that nobody reads any more",

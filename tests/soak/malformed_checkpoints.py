@@ -67,7 +67,7 @@ def run(
 
     Args:
         stages: which readers.
-        engines: start an engine where vLLM's configuration could be made.
+        engines: start an engine where vLLM's configuration could be made, of declared mutations.
         flips: how many random bytes besides.
         sample: only so many of the declared mutations, drawn from `seed`.
     """
@@ -78,14 +78,17 @@ def run(
     wrong, peak = [], 0.0
     with tempfile.TemporaryDirectory() as folder:
         base, tfb = make_checkpoints(Path(folder))
+        if engines:  # what the first one loads is not what a mutation takes
+            assert _in_vllm(tfb, tfb, True) is None
         for mutation in [*chosen, *flipped(seed, flips)]:
             figures["mutations"] += 1
+            starts_engine = engines and mutation in chosen
             for stage in [stage for stage in mutation.stages if stage in stages]:
                 if stage == VLLM and mutation.late and not engines:
                     continue
                 source = base if stage == CONVERT else tfb
                 try:
-                    outcome, grown = _tried(mutation, stage, source, Path(folder) / "work", engines)
+                    outcome, grown = _tried(mutation, stage, source, Path(folder) / "work", starts_engine)
                 except AssertionError as error:
                     wrong.append(f"seed {seed}, {mutation.name}, {stage}: {error}")
                 else:
@@ -101,8 +104,9 @@ def _tried(mutation: Mutation, stage: str, source: Path, work: Path, engines: bo
     folder = Path(shutil.copytree(source, work / "model", symlinks=True))
     mutation.change(folder)
     before = _listing(work)
+    with_engine = engines and (stage == VLLM or VLLM not in mutation.stock)
     with _measured() as grown, _deadline(SECONDS):
-        error = _READERS[stage](folder, work / "output", engines)
+        error = _READERS[stage](folder, work / "output", with_engine)
     left = _listing(work) - before
     assert not {path for path in left if not path.startswith("output")}, f"left behind: {sorted(left)}"
     assert grown[0] < MOST_MEGABYTES, f"memory grew by {grown[0]:.0f} MB"

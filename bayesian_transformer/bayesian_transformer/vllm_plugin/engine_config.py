@@ -11,7 +11,7 @@ from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
 from ..architectures import ARCHITECTURES
-from ..checkpoint import read_config
+from ..checkpoint import read_config, reads_single_file
 from ..fitting import check_fit
 from ..noise_config import NoiseConfig
 from . import kernels
@@ -53,10 +53,17 @@ def check_weights(vllm_config: "VllmConfig") -> None:
 
     A folder without weights is left to vLLM, and so is a name on the hub, which is not downloaded yet.
     """
-    folder = Path(vllm_config.model_config.model)
-    if vllm_config.load_config.load_format in _CHECKED_FORMATS and any(folder.glob("*.safetensors")):
-        read_config(folder)  # refuses what other readers may take in two ways
-        check_fit(folder, vllm_config.model_config.hf_config.to_dict())
+    folder, load_format = Path(vllm_config.model_config.model), vllm_config.load_config.load_format
+    if load_format not in _CHECKED_FORMATS or not any(folder.glob("*.safetensors")):
+        return
+    read_config(folder)  # refuses what other readers may take in two ways
+    check_fit(folder, vllm_config.model_config.hf_config.to_dict())
+    consolidated = sorted(folder.glob("consolidated*.safetensors"))
+    if load_format == "auto" and consolidated and not reads_single_file(folder):
+        raise ValueError(
+            f"{consolidated[0]}: vLLM would read it in place of what transformers reads; "
+            "move it away, or start the engine with load_format='safetensors'"
+        )
 
 
 def make_room(vllm_config: "VllmConfig", noisy_samples: int) -> None:

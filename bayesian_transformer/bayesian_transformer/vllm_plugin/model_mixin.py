@@ -23,10 +23,12 @@ _BASIS_SUFFIX = ".basis_vectors"
 def weight_patterns(folder: Path) -> list[str] | None:
     """What vLLM must be told to read the weights that transformers reads from a folder; None where both agree.
 
-    Where there are both an index and model.safetensors, vLLM would read what the index names. A name on the hub is no
-    folder, and left to vLLM.
+    Where there are both an index and model.safetensors, vLLM would read what the index names, and without safetensors
+    it would read pickles. A name on the hub is no folder, and left to vLLM.
     """
-    return [SINGLE_FILE] if reads_single_file(folder) else None
+    if reads_single_file(folder):
+        return [SINGLE_FILE]
+    return ["*.safetensors"] if folder.is_dir() and not any(folder.glob("*.safetensors")) else None
 
 
 class TFBModelMixin:
