@@ -7,7 +7,8 @@ optionally `seed`. A space between prompt and response belongs to the response; 
 where the tokenizer adds one by itself. Each output line repeats its input and adds `line` (the input line's number),
 `token_ids`, `tokens`, one array per quantity, and how it was computed; its input must have none of these fields but
 `seed`. A run that was cut short resumes where it stopped. Lines that cannot be scored are reported by number; all
-others are scored, and the exit status is 1.
+others are scored, and the exit status is 1. A response of which not one value is finite, in any token and quantity,
+counts among the former and gets no output line; a dtype that overflows makes such.
 """
 
 import json
