@@ -49,6 +49,7 @@ NUM_SAMPLES=${NUM_SAMPLES:-5}
 BATCH_SIZE=${BATCH_SIZE:-16}
 RESULTS_DIR=${RESULTS_DIR:-results}
 LOG=${LOG_DIR:-$RESULTS_DIR/logs}/quickstart.log
+[[ -n ${TOKUR_CACHE:-}${HOME:-} ]] || die "HOME is not set; set TOKUR_CACHE to the folder that the model is kept in"
 CACHE=${TOKUR_CACHE:-$HOME/.cache/tokur}
 status=0 # of the whole: 1 if something is missing in the end
 

@@ -113,7 +113,7 @@ def test_load_problems_refuses_empty_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"d\.jsonl:2: not valid JSON"):
         load_problems(path)
     path.write_bytes('{"problem": "a"}\n{"problem": "é"}\n'.encode("latin-1"))
-    with pytest.raises(ValueError, match=r"d\.jsonl:2: not UTF-8"):
+    with pytest.raises(ValueError, match=r"d\.jsonl:2: not valid UTF-8"):
         load_problems(path)
 
 
