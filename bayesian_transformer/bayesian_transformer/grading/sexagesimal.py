@@ -15,6 +15,7 @@ _TIME = re.compile(
     rf"(?i)(?P<hour>[0-9]{{1,2}})(?:\s*:\s*(?P<minute>[0-5][0-9])(?:\s*:\s*(?P<second>[0-5][0-9]))?"
     rf"(?:\s*(?:{_HALF}|o'?clock|hours|hrs?))?|\s*{_HALF.replace('half', 'half1')})\.?"
 )
+_RATIO = re.compile(r"[0-9]+\s*:\s*[1-9][0-9]*")
 _WORDS = {"noon": (12, 0, 0, "told"), "midnight": (0, 0, 0, "told")}
 
 
@@ -34,11 +35,13 @@ def same_time(answer: str, gold: str) -> bool | None:
     The half of the day counts where both tell it: 3:30 is 3:30 pm, 3:30 am is not, and 15:30 is 3:30 pm only.
     """
     expected, given = _time(gold), _time(answer)
-    if expected is None:
-        return None
-    if given is None:
-        # 3:30 could be a ratio, which the other answer writes as 1/9. 12:00 and 3:30 pm could not.
-        return None if re.fullmatch(r"[0-9]+\s*:\s*(?!00)[0-9]+", gold) else False
+    if expected is None or given is None:
+        # 3:30 could be a ratio, which the other answer writes as 1/9. 12:00, 3:05 and 3:30 pm could not.
+        is_time = expected is not None and not _RATIO.fullmatch(gold)
+        if is_time and ":" not in gold and re.fullmatch("[0-9]{1,2}", answer):
+            return expected is not None and int(answer) % 12 == expected[0] % 12  # 8 for 8 am
+        is_ratio_a_time = ":" in gold and re.fullmatch(r"[0-9]+\s*:\s*0[0-9]", answer)
+        return False if is_time or is_ratio_a_time else None
     if expected[1:3] != given[1:3]:
         return False
     kinds = {expected[3], given[3]}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-MOST_BITS = 1 << 18  # of a number that is written out; 2^{65536} has a quarter of them
+MOST_BITS = 1 << 20  # of a number that is written out; 2^{65536} has a sixteenth of them
 MOST_TERMS = 2_000  # of the expansion of a power of a sum of names
 _COUNTABLE = 50.0  # bits of a number that is as good as exact as a float
 
@@ -75,7 +75,7 @@ def size(value: sp.Basic | sp.MatrixBase) -> Size:
 
 def _about(bits: float, work: float = 1.0) -> Size:
     margin = 1e-13 * max(abs(bits), 1.0) if abs(bits) < _INFINITE else 0.0
-    return Size(bits - margin, bits + margin, max(work, 1.0))
+    return Size(bits - margin, bits + margin, work)
 
 
 def _of_sum(parts: list[Size], work: float) -> Size:
@@ -88,6 +88,8 @@ def _of_sum(parts: list[Size], work: float) -> Size:
 
 
 def _of_power(base: sp.Basic, exponent: sp.Basic, of_base: Size, of_exponent: Size) -> Size:
+    if base in (sp.S.Zero, sp.S.One, sp.S.NegativeOne):
+        return Size(of_base.low, of_base.high, of_exponent.work)
     if of_exponent.low > _COUNTABLE and not exponent.free_symbols:
         return _HUGE if of_base.low > 0 and _is_positive(exponent) else Size(work=_INFINITE)
     power = _as_float(exponent, of_exponent)

@@ -40,6 +40,8 @@ def _equal(gold: str, answer: str, grouped: bool) -> bool:
     if sizes[0].is_too_large or sizes[1].is_too_large:
         if is_number(expected) and is_number(given) and sizes[0].differs(sizes[1]):
             return False
+        if expected == given:
+            return True
         raise TooLarge
     if r"\{" in gold + answer:  # a set has every element once, a list may repeat one
         expected, given = once(expected), once(given)
@@ -111,7 +113,7 @@ def _same_equation(gold: Relational, answer: Relational) -> bool:
 def _same_inequality(gold: Relational, answer: Relational) -> bool:
     """Whether two inequalities, written with < or >, hold for the same: their sides differ by a positive factor.
 
-    Of one name, also if they are solved by the same numbers.
+    Of one name, also if they are solved by the same numbers. A solved one equals no unsolved one: x > 2 is not 2x > 4.
     """
     if not all(isinstance(side, sp.Expr) for side in (*gold.args, *answer.args)):
         return False
@@ -119,7 +121,12 @@ def _same_inequality(gold: Relational, answer: Relational) -> bool:
     if strict[0] != strict[1] or isinstance(gold, sp.Eq | sp.Ne) or isinstance(answer, sp.Eq | sp.Ne):
         return False
     expected, given = (sp.expand(value.lts - value.gts) for value in (gold, answer))
-    if same_formula(expected, given) or (expected.primitive()[1] == given.primitive()[1]):
+    if same_formula(expected, given):
+        return True
+    is_solved = any(is_name(side) for side in gold.args) and any(is_number(side) for side in gold.args)
+    if is_solved:
+        return False
+    if expected.primitive()[1] == given.primitive()[1]:
         return True
     if len(gold.free_symbols) != 1 or gold.free_symbols != answer.free_symbols:
         return False
