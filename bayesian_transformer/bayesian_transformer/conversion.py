@@ -31,6 +31,7 @@ from .checkpoint import (
 )
 from .layers import basis_vectors
 from .noise_config import DEFAULT_RANK, NoiseConfig, check_kind
+from .printable import one_line
 
 BASIS_SHARD = "model-basis-vectors.safetensors"
 _SINGLE_FILE_SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -113,7 +114,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(f"{path}: cannot be written ({reason}); mend that or choose another folder") from error
 
 

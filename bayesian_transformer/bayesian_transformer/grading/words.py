@@ -111,7 +111,7 @@ def value_text(text: str, other: str) -> str:
 
 
 def _is_sum_of_names(side: str) -> bool:
-    """Whether this is m + n, a sum of different letters without factors, whose value is asked for; e and i are numbers."""
+    """Whether this is m + n, a sum of different letters without factors, whose value is asked for; not e or i."""
     names = [name.strip() for name in side.split("+")]
     return len(set(names)) == len(names) > 1 and all(re.fullmatch("[A-Za-df-hj-z]", name) for name in names)
 

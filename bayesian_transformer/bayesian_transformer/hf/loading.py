@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..model import NoisyModelMixin
+from ..printable import one_line, printable
 
 
 def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
@@ -20,7 +21,7 @@ def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
     except StrictDataclassError as error:
-        raise click.ClickException(f"--model-path {path}: config.json: {' '.join(str(error).split())}") from error
+        raise click.ClickException(f"--model-path {path}: config.json: {one_line(error)}") from error
     except (OSError, ValueError) as error:
         known = Path(path).is_dir()
         reason = _first_line(error) if known else "no such folder, nor a model that was downloaded"
@@ -57,4 +58,4 @@ def _check_file(path: Path) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0].rstrip(": ")
+    return printable(str(error).partition("\n")[0].rstrip(": "))
