@@ -252,7 +252,7 @@ def test_public_solutions_agree_with_their_answers(grader: Grader, name: str) ->
 
 
 def test_throughput_of_gsm8k_like_answers() -> None:
-    """20,000 different pairs in well under a minute (it takes about a second), and again from the cache."""
+    """20,000 different pairs in well under a minute (it takes a few seconds), and again from the cache."""
     endings = ("#### {:,}", "so she pays \\boxed{{\\${:,}.00}}.", "The final answer is ${}$.", "That makes {} in total")
     pairs: list[tuple[str | None, str]] = []
     for index in range(20_000):

@@ -21,6 +21,7 @@ _TYPED = re.compile(rf"(?<![A-Za-z\\])({'|'.join(_TYPED_NAMES)})(?![A-Za-z])")
 _WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}")
 _FORMULA_WORDS = {*_TYPED_NAMES, "theta", "sqrt", "sin", "cos", "tan", "log", "exp"}
 _BRACED = r"\{(?:[^{}]|\{[^{}]*\})*\}"
+_UNIT_VECTOR = r"\\(?:hat|vec|mathbf|bm|boldsymbol|bf)\s*(?:\{\s*\\?([ijk])(?:math)?\s*\}|\\([ij])math(?![a-z]))"
 _RULES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -30,7 +31,7 @@ _RULES = [
         (r"(?<![A-Za-z\\])(exp|ln)(?=\s*(?:\\left\s*)?[(\[{])", r"\\\1"),
         (rf"\\sqrt\s*(\\[dtc]?frac\s*{_BRACED}\s*{_BRACED})", r"\\sqrt{\1}"),
         (r"\\sqrt\s*(\\[dtc]?frac\s*[0-9]\s*[0-9])", r"\\sqrt{\1}"),
-        (r"\\(?:hat|vec|mathbf|bm|boldsymbol|bf)\s*(?:\{\s*\\?([ijk])(?:math)?\s*\}|\\([ij])math(?![a-z]))", r"\1\2"),
+        *2 * ((_UNIT_VECTOR, r"\1\2"),),  # \mathbf{\hat{i}} has two
     )
 ]
 _DOTS = re.compile(r"(?<![0-9.])([0-9]*\.[0-9]{2,60})\s*(?:\\(?:ldots|dots|cdots)(?![a-z])|\.{2,}|…)")

@@ -15,7 +15,7 @@ from sympy.polys.polyerrors import BasePolynomialError
 from .latex import Value
 from .tolerance import RELATIVE_TOLERANCE, is_rounding, last_place
 
-DIGITS = 200  # that a number which is not rational is computed to, at most, before its difference counts as zero
+DIGITS = 1000  # that a number which is not rational is computed to, at most, before its difference counts as zero
 _ROOT = sp.Rational(1, 2)
 
 # What sympy raises on an expression that it cannot treat. RecursionError and MemoryError are not among them: those

@@ -54,7 +54,7 @@ def once(value: Value) -> Value:
 
 def _same(gold: Value, answer: Value) -> bool:
     """Containers element by element, equations and inequalities by their sides, numbers and formulas as such."""
-    gold, answer = oriented(gold), oriented(answer)
+    gold, answer = (value.doit() if isinstance(value, sp.MatrixExpr) else oriented(value) for value in (gold, answer))
     if isinstance(gold, sp.Eq) != isinstance(answer, sp.Eq) and not (named(gold) or named(answer)):
         return any(_same(*pair) for pair in _sides(gold, answer))
     gold, answer = positional(_as_union(gold, answer), _as_union(answer, gold))
