@@ -21,7 +21,7 @@ def last_box(text: str) -> str | None:
 
     Of nested boxes the outermost. Boxes are a list where nothing but a comma, "and" or "or" stands between them.
     """
-    found = _boxes(text) if "boxed" in text or "fbox" in text else []
+    found = boxes(text) if "boxed" in text or "fbox" in text else []
     if not found:
         return None
     listed = [found[-1]]
@@ -33,7 +33,7 @@ def last_box(text: str) -> str | None:
     return ", ".join(dict.fromkeys(content for _, _, content in reversed(listed)))
 
 
-def _boxes(text: str) -> list[tuple[int, int, str]]:
+def boxes(text: str) -> list[tuple[int, int, str]]:
     """Start, end and content of the boxes that are not empty, without those inside others."""
     stack: list[tuple[int, int] | None] = []  # where a box and its content begin, None for another brace
     found: list[tuple[int, int, str]] = []

@@ -7,6 +7,8 @@ question before it answers, or doubts its answer ("Question: is this right?").
 
 import re
 
+from .boxes import boxes
+
 HEADINGS = 50  # of a text that are looked at
 NEAR = 80  # characters between an answer and the heading; more may follow ####, which ends a solution
 
@@ -16,7 +18,6 @@ _HEADING = re.compile(
     re.IGNORECASE,
 )
 _HASHES = re.compile(r"####[ \t]{0,9}[-−$€£¥]{0,3}[0-9](?![0-9]*[.)][ \t])")
-_BOX = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{[^{}]*(?:\{[^{}]*\}[^{}]*){0,20}\}")
 _STATED = re.compile(r"(?i)(?:\banswer\b[\s*]{0,9}(?:is\b|:|=)|答案\s{0,3}(?:是|为|[:：]))[^\n]{0,60}")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n[#>*_\s-]*$")
 
@@ -43,5 +44,5 @@ def _ends_a_reply(text: str, end: int, is_numbered: bool, seen: list[bool]) -> b
     if is_numbered or seen or not _BLANK_LINE.search(near):
         return False
     near = near[-4 * NEAR :]
-    blocks = [*_BOX.finditer(near), *_STATED.finditer(near)]
-    return bool(blocks) and len(near) - max(block.end() for block in blocks) <= NEAR
+    ends = [*(end for _, end, _ in boxes(near)), *(stated.end() for stated in _STATED.finditer(near))]
+    return bool(ends) and len(near) - max(ends) <= NEAR

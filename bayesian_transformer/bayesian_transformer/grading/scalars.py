@@ -69,7 +69,7 @@ def same_number(gold: sp.Expr, answer: sp.Expr) -> bool:
 
 
 def is_zero(value: sp.Expr) -> bool:
-    """Whether an exact number is 0, however small it is: by its sign of life in the first digits, if it shows any."""
+    """Whether an exact number is 0, however small; one that is not rational is computed until digits are known."""
     value = value.doit()
     if value.is_Rational:
         return bool(value == 0)
@@ -81,7 +81,7 @@ def is_zero(value: sp.Expr) -> bool:
     parts = [part for part in computed.as_real_imag() if part != 0]
     if not all(isinstance(part, sp.Float) for part in parts):
         return bool(sp.simplify(value) == 0)
-    return not any(part._prec > 10 for part in parts)
+    return not _shows_life(computed)
 
 
 def _is_rounding(gold: sp.Expr, answer: sp.Expr) -> bool:
@@ -89,13 +89,13 @@ def _is_rounding(gold: sp.Expr, answer: sp.Expr) -> bool:
     factors = sp.Mul.make_args(answer)
     decimals = [factor for factor in factors if isinstance(factor, sp.Float)]
     scale = sp.Mul(*(factor for factor in factors if not isinstance(factor, sp.Float))).doit()
-    if len(decimals) != 1 or not gold.is_real:
-        return False
-    if not re.fullmatch(r"-?1(?:0*|/10+)", str(scale)):
+    number = gold if gold.is_Rational else sp.N(gold, 40)
+    is_decimal = len(decimals) == 1 and re.fullmatch(r"-?1(?:0*|/10+)", str(scale))
+    if not is_decimal or not isinstance(number, sp.Rational | sp.Float):
         return False
     value = _fraction(exact(decimals[0]) * scale)
     unit = last_place(_fraction(exact(decimals[0]))) * _fraction(abs(scale))
-    return is_rounding(_fraction(gold if gold.is_Rational else sp.Rational(str(sp.N(gold, 40)))), value, unit)
+    return is_rounding(_fraction(sp.Rational(str(number))), value, unit)
 
 
 def _fraction(value: sp.Rational) -> Fraction:
@@ -106,7 +106,7 @@ def same_formula(gold: sp.Expr, answer: sp.Expr) -> bool:
     """Whether the difference of two formulas, without decimals, simplifies to zero. Not, if sympy cannot tell."""
     difference = gold - answer
     try:
-        if _differs_at_a_point(difference):
+        if _differs_at_points(difference):
             return False
         if is_zero_formula(sp.simplify(difference)):
             return True
@@ -120,13 +120,24 @@ def is_zero_formula(value: sp.Expr) -> bool:
     return is_zero(value) if is_number(value) else bool(value.is_zero)
 
 
-def _differs_at_a_point(difference: sp.Expr) -> bool:
-    """Whether a formula that shall be zero is not, where its names are certain positive numbers. Cheap."""
+def _differs_at_points(difference: sp.Expr) -> bool:
+    """Whether a formula that shall be zero is not, where its names are below 1 and where they are above. Cheap.
+
+    At both, as a root or a logarithm may be another branch where the formula is not meant to hold.
+    """
     names = sorted(difference.free_symbols, key=str)
     if not names or difference.has(AppliedUndef, sp.Derivative, sp.Integral, sp.Limit, sp.Sum, sp.Product):
         return False
-    point = {name: sp.Rational(13 + 4 * index, 11 + 2 * index) for index, name in enumerate(names)}
-    computed = sp.N(difference, 15, subs=point, maxn=DIGITS)  # in floats, as exact powers could be long
+    for first, step in ((11, 7), (2, 1)):
+        point = {name: sp.Rational(4 * index + 3, first + step * index) for index, name in enumerate(names)}
+        computed = sp.N(difference, 15, subs=point, maxn=DIGITS)  # in floats, as exact powers could be long
+        if not _shows_life(computed):
+            return False
+    return True
+
+
+def _shows_life(computed: sp.Expr) -> bool:
+    """Whether digits of a computed number are known, so that it is not zero."""
     return any(isinstance(part, sp.Float) and part != 0 and part._prec > 10 for part in computed.as_real_imag())
 
 

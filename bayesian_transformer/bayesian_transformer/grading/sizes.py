@@ -58,9 +58,10 @@ def size(value: sp.Basic | sp.MatrixBase) -> Size:
         return Size(exponent + bits - 1, exponent + bits, abs(exponent) + bits) if mantissa else Size(high=-_INFINITE)
     parts = [size(part) for part in value.args]
     work = sum(part.work for part in parts)
-    if isinstance(value, sp.Pow | sp.exp):
-        base, exponent = value.as_base_exp()
-        return _of_power(base, exponent, size(base), size(exponent))
+    if isinstance(value, sp.Pow):
+        return _of_power(value.base, value.exp, *parts)
+    if isinstance(value, sp.exp):
+        return _of_power(sp.E, value.args[0], size(sp.E), *parts)
     if isinstance(value, sp.factorial | sp.gamma | sp.binomial):
         return _of_product(value, parts)
     if isinstance(value, sp.Mul):
@@ -118,7 +119,7 @@ def _of_product(value: sp.Basic, parts: list[Size]) -> Size:
     if others:
         if others[0] > first:
             return Size(work=work)
-        margin = logarithm * 1e-9
+        margin = logarithm * 1e-9  # as nearly equal numbers are subtracted
         logarithm -= math.lgamma(others[0] + 1) + math.lgamma(first - others[0] + 1)
         return Size((logarithm - margin) / math.log(2), (logarithm + margin) / math.log(2), logarithm / math.log(2))
     return _about(logarithm / math.log(2), logarithm / math.log(2))
