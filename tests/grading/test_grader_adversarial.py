@@ -254,7 +254,9 @@ def test_no_worker_outlives_a_killed_script(tmp_path: Path) -> None:
 
 def test_extraction_is_linear() -> None:
     """2 MB of the worst pieces take a second; a quadratic rule would take hours."""
-    for piece in ("\\boxed{", "answer ", "1,", "\\frac{1}{", "#### ", "{", "$", "answer is ", "option (A) ", "\\a\\b1"):
+    pieces = ["\\boxed{", "answer ", "1,", "\\frac{1}{", "#### ", "{", "$", "answer is ", "option (A) ", "\\a\\b1"]
+    pieces += ["Question: ", "#### 1 Question: 1\n\n", "\\boxed{1}, ", "\\boxed ", "答案是1。", "故选", "\\boxed{{1}"]
+    for piece in pieces:
         start = time.monotonic()
         extract_answer(piece * (2 * MEGABYTE // len(piece)))
         assert time.monotonic() - start < 10, piece

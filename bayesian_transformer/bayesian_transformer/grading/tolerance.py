@@ -2,7 +2,7 @@
 
 A tolerance is relative, and for a gold answer with decimals only. Next to an exact gold answer (an integer, a fraction,
 a root) a decimal must be that number rounded to the digits that are written, and the digits must be enough to tell it
-from its neighbours: 0.3333 is 1/3, 0.33 and 0.3334 are not, and no decimal is a large integer's neighbour.
+from its neighbours: 0.3333 is 1/3, 0.33 and 0.3334 are not. Next to an integer nothing is forgiven, but for HALF_LEFT.
 """
 
 from fractions import Fraction
