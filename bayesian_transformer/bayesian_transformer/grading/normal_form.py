@@ -8,6 +8,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
+from itertools import accumulate
 from typing import Self
 
 from .chinese import SCALES as CHINESE_SCALES
@@ -15,6 +16,7 @@ from .notation import unified
 from .sexagesimal import with_decimal_angles
 from .tolerance import RELATIVE_TOLERANCE, ROUGHLY, is_near, is_rounding
 
+MAX_BRACES = 20  # pairs around an answer that are taken off
 MAX_NUMBER = 60  # characters of a number that is read as an exact fraction
 MAX_EXPONENT = 300  # of scientific notation; beyond it a number is left to the symbolic comparison
 
@@ -30,6 +32,7 @@ _SYMBOLS = {
 }  # fmt: skip
 _FONT = r"\\(?:text|mbox|textbf|textit|textrm|textsf|texttt|textnormal|math(?:rm|bf|it|sf)|rm|operatorname)"
 TEXT = _FONT + r"\s*\{([^{}\\]*)\}"  # as plain words
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?|\\frac\{[0-9]+\}\{[0-9]+\})\s*°")
 _ANGLE = re.compile(
     r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])(?:\s*\^\s*(?:[0-9]|\{[0-9]+\}))?"
@@ -93,7 +96,19 @@ def normalize(answer: str) -> str:
         text = pattern.sub(replacement, text)
     text = with_decimal_angles(text)
     text = _ANGLE.sub(lambda match: _DEGREES.sub(r"\\frac{\1 \\pi}{180}", match[0]), text).replace("°", " ")
-    return " ".join(text.split()).strip("* ").rstrip(".,;:* ")
+    return _without_outer_braces(" ".join(text.split()).strip("* ").rstrip(".,;:* "))
+
+
+def _without_outer_braces(text: str) -> str:
+    """`text` without the pairs of TeX's braces around all of it, which hold no more than a few."""
+    for _ in range(MAX_BRACES):
+        if not (text.startswith("{") and text.endswith("}") and not text.endswith(r"\}")):
+            break
+        depths = list(accumulate((brace[0] == "{") - (brace[0] == "}") for brace in _BRACE.finditer(text)))
+        if 0 in depths[:-1] or depths[-1] != 0:
+            break
+        text = text[1:-1].strip()
+    return text
 
 
 @dataclass(frozen=True)
