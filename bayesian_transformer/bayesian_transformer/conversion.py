@@ -36,6 +36,7 @@ from .files import naming
 from .fitting import check_fit
 from .layers import basis_vectors
 from .noise_config import DEFAULT_RANK, NoiseConfig, check_kind
+from .printable import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(f"{path}: cannot be written ({reason}); mend that or choose another folder") from error
 
 

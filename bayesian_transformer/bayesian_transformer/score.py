@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from .command_line import one_line_errors
+from .command_line import one_line_errors, say
 from .encoding import CHUNK_ROWS, ScoringRequest
 from .files import append_jsonl, drop_torn_line, dumps, naming, numbered_lines, parse_object
 from .noise_config import NoiseConfig
+from .printable import printable
 from .quantities import FIELDS, without_value
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Scoring:
 
     def fail(self, source: Path, number: int, error: ValueError) -> None:
         self.failures += 1
-        tqdm.write(f"{source}:{number}: {error}", file=sys.stderr)  # above the progress bar
+        tqdm.write(printable(f"{source}:{number}: {error}"), file=sys.stderr)  # above the progress bar
 
     def write(self, number: int, record: dict[str, Any], request: ScoringRequest, scored: "ScoredText") -> None:
         """Store the line of a text. BadLine, and no line, if not one of its values is finite."""
@@ -227,7 +228,7 @@ def score_file(
     except torch.OutOfMemoryError as error:
         message = f"--device {device}: out of memory; lower --chunk-rows or --batch-size and run the command again"
         raise click.ClickException(message) from error
-    click.echo(f"{output}: {len(scoring.done)} texts were there, {len(todo)} more attempted, {scoring.failures} failed")
+    say(f"{output}: {len(scoring.done)} texts were there, {len(todo)} more attempted, {scoring.failures} failed")
     return scoring
 
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bayesian_transformer.aggregations import AGGREGATIONS, BOTTOM_FRACTION
 from bayesian_transformer.files import atomic_path, write_json
+from bayesian_transformer.printable import printable
 from bayesian_transformer.scores import EXPLORED, LISTED, PRIMARY, SCORES, Score
 
 from .bootstrap import LEVEL
@@ -183,7 +184,7 @@ def write_detection_report(report: Report, folder: Path) -> Path:
     )
     write_csv(folder / "response_scores.csv", _response_rows(evaluation))
     with atomic_path(folder / "evaluation_report.txt") as temporary:
-        temporary.write_text(report_text(report), encoding="utf-8")
+        temporary.write_text(printable(report_text(report)), encoding="utf-8")
     plots = save_plots(evaluation, folder)
     page = _TEMPLATES.get_template("detection.html.j2").render(
         title=report.title,

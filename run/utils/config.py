@@ -20,6 +20,7 @@ from bayesian_transformer.architectures import ARCHITECTURES
 from bayesian_transformer.checkpoint import read_config, weights_digest
 from bayesian_transformer.encoding import TEMPLATE_ERRORS
 from bayesian_transformer.noise_config import NoiseConfig
+from bayesian_transformer.printable import one_line
 from bayesian_transformer.results import DATASETS, MODELS, SCALING_RESPONSES, dataset_name, model_name
 
 __all__ = [
@@ -155,7 +156,7 @@ def load_model(
         config = AutoConfig.from_pretrained(path)
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_path or path)
     except StrictDataclassError as error:  # no ValueError; names the key in its first line and what is wrong behind it
-        raise ValueError(f"{path}: config.json is wrong ({' '.join(str(error).split())}); correct it") from error
+        raise ValueError(f"{path}: config.json is wrong ({one_line(error)}); correct it") from error
     except _UNREADABLE as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: cannot read its config or tokenizer ({reason}); give a TFB model folder") from error

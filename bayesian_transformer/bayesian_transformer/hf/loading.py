@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from ..checkpoint import is_tfb, read_config
 from ..fitting import check_fit
 from ..model import NoisyModelMixin
+from ..printable import one_line, printable
 
 
 def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
@@ -23,7 +24,7 @@ def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
         _check_folder(Path(path))
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
     except StrictDataclassError as error:
-        raise click.ClickException(f"--model-path {path}: config.json: {' '.join(str(error).split())}") from error
+        raise click.ClickException(f"--model-path {path}: config.json: {one_line(error)}") from error
     except (OSError, ValueError) as error:
         known = Path(path).is_dir()
         reason = _first_line(error) if known else "no such folder, nor a model that was downloaded"
@@ -68,4 +69,4 @@ def _check_file(path: Path) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0].rstrip(": ")
+    return printable(str(error).partition("\n")[0].rstrip(": "))
