@@ -14,6 +14,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from bayesian_transformer.files import naming
+
 WIDTH = 100  # columns of a progress bar, at most
 LINE_SECONDS = 60  # between two lines in a file
 
@@ -38,11 +40,14 @@ def output_to(log_file: Path | None) -> Iterator[TextIO]:
                 os.dup2(log.fileno(), number)
             yield terminal
         finally:
-            sys.stdout.flush()  # what Python still holds is the engine's
-            sys.stderr.flush()
-            for number, descriptor in saved.items():
-                os.dup2(descriptor, number)
-                os.close(descriptor)
+            try:
+                with naming(log_file):
+                    sys.stdout.flush()  # what Python still holds is the engine's
+                    sys.stderr.flush()
+            finally:
+                for number, descriptor in saved.items():
+                    os.dup2(descriptor, number)
+                    os.close(descriptor)
 
 
 @contextmanager
