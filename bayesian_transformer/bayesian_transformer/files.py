@@ -6,6 +6,7 @@ The one reader of JSON Lines is here too, and of single JSON documents.
 import json
 import logging
 import os
+import reprlib
 import stat
 import tempfile
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
@@ -16,6 +17,13 @@ from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
+
+DEEPEST = 100  # lists and objects one inside the other; what nobody writes, but what would exhaust Python's stack
+HALF_PAIRS = "backslashreplace"  # how half a surrogate pair, which UTF-8 lacks, is written: as JSON's escape for it
+_LONGEST_VALUE = 400  # characters of a value in an error
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = _LONGEST_VALUE
+_REPR.maxlist = _REPR.maxdict = 20
 
 
 def cache_dir() -> Path:
@@ -84,16 +92,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Remove what `atomic_path` left in `folder` and below it when it was killed. No process may be writing there."""
+    for path in folder.rglob(".*.????????.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as one JSON document, atomically. NaN and infinities become null, as JSON has neither."""
     with atomic_path(path) as temporary:
-        temporary.write_text(dumps(value) + "\n", encoding="utf-8")
+        temporary.write_text(dumps(value) + "\n", encoding="utf-8", errors=HALF_PAIRS)
 
 
 def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
     """Append one JSON object as one line, in one write that is on disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with naming(path), path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8", errors=HALF_PAIRS) as file:
         file.write(dumps(value) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -171,21 +185,39 @@ def parse_json(content: bytes, advice: str) -> Any:
     if begin.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or (b"\0" in begin and begin.strip(b"\0")):
         raise ValueError("not valid UTF-8 but UTF-16 or UTF-32; save the file as UTF-8")
     try:
-        return json.loads(content.removeprefix(BOM_UTF8).decode("utf-8"), object_pairs_hook=_without_repeats)
+        value = json.loads(content.removeprefix(BOM_UTF8).decode("utf-8"), object_pairs_hook=_without_repeats)
+        if content.count(b"[") + content.count(b"{") > DEEPEST:
+            _check_depth(value, DEEPEST)
     except UnicodeDecodeError as error:
         where = f"{error.reason} at byte {error.start + 1}"
         raise ValueError(f"not valid UTF-8 ({where}); save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not valid JSON ({error}); {advice}") from error
+    return value
+
+
+def _check_depth(value: Any, left: int) -> None:
+    """ValueError unless there are at most `left` lists and objects one inside the other."""
+    if not left:
+        raise ValueError(f"nested more than {DEEPEST} deep")
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, dict | list):
+            _check_depth(item, left - 1)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value: dict[str, Any] = {}
     for key, item in pairs:
         if key in value:
-            raise ValueError(f"the key {key!r} occurs twice")
+            raise ValueError(f"the key {shortened(key)} occurs twice")
         value[key] = item
     return value
+
+
+def shortened(value: object) -> str:
+    """A value out of a file for an error: its repr, without the middle if it is long."""
+    text = _REPR.repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE // 2]} ... {text[-_LONGEST_VALUE // 2 :]}"
 
 
 def drop_torn_line(path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .files import iter_jsonl, read_document
+from .files import iter_jsonl, read_document, shortened
 from .problems import answer_text, problem_text, question_id, unique_id
 from .quantities import FIELDS, without_value
 from .scores import stored_scores
@@ -165,15 +165,18 @@ def greedy_records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _check_greedy_record(where: str, record: Mapping[str, Any]) -> None:
-    if record.get("schema_version") != SCHEMA_VERSION:
+    version = record.get("schema_version")
+    if version != SCHEMA_VERSION:
         raise ValueError(
-            f"{where} has schema_version {record.get('schema_version')!r}, this program reads {SCHEMA_VERSION}; "
-            "move the file away"
+            f"{where} has schema_version {shortened(version)}, this program reads {SCHEMA_VERSION}; move the file away"
         )
     try:
         where += f" ({question_id(record)})"
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    for name in _OF_GREEDY_RECORD:
+        if isinstance(record.get(name), list | dict):
+            raise ValueError(f"{where}: {name!r} is a {type(record[name]).__name__}; remove the record, and run again")
     lengths = {}
     for name in ("token_ids", *FIELDS):
         if not isinstance(record.get(name), list):
@@ -192,9 +195,9 @@ def check_same(where: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) 
     """ValueError, naming the first key that differs or is absent, unless `found` has all of `wanted`."""
     for key, value in wanted.items():
         if key not in found or found[key] != value:
-            made = f"made with {key} {found[key]!r}" if key in found else f"does not say its {key}"
+            made = f"made with {key} {shortened(found[key])}" if key in found else f"does not say its {key}"
             raise ValueError(
-                f"{where}: {made}, this run has {value!r}; "
+                f"{where}: {made}, this run has {shortened(value)}; "
                 "use the same settings, another --output-dir, or move the old results away"
             )
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .command_line import one_line_errors, say
 from .encoding import CHUNK_ROWS, ScoringRequest
-from .files import append_jsonl, drop_torn_line, dumps, naming, numbered_lines, parse_object
+from .files import append_jsonl, drop_torn_line, dumps, naming, numbered_lines, parse_object, shortened
 from .noise_config import NoiseConfig
 from .printable import printable
 from .quantities import FIELDS, without_value
@@ -65,7 +65,7 @@ def parse_line(line: bytes, seed: int) -> tuple[dict[str, Any], ScoringRequest]:
         raise BadLine("messages must be a list of objects with the strings role and content")
     seed = record.get("seed", seed)
     if isinstance(seed, bool) or not isinstance(seed, int):
-        raise BadLine(f"seed must be an integer, got {seed!r}")
+        raise BadLine(f"seed must be an integer, got {shortened(seed)}")
     return record, ScoringRequest(prompt, record["response"], seed)
 
 
@@ -113,7 +113,10 @@ def _begins_alike(torn: bytes, line: bytes) -> bool:
 
 def whole_path(path: object) -> object:
     """What an output line says of the model: the whole path of a folder, however it was spelt."""
-    return str(Path(path).resolve()) if isinstance(path, str) and Path(path).is_dir() else path
+    try:
+        return str(Path(path).resolve()) if isinstance(path, str) and Path(path).is_dir() else path
+    except OSError:  # too long for the name of a folder
+        return path
 
 
 class Scoring:
@@ -134,7 +137,9 @@ class Scoring:
             known = {**row, "model": whole_path(row.get("model"))}
             changed = {key: known.get(key) for key, value in self.settings.items() if known.get(key) != value}
             if changed:
-                raise ValueError(f"{output}: line {number} was scored with {changed}; choose another --output")
+                raise ValueError(
+                    f"{output}: line {number} was scored with {shortened(changed)}; choose another --output"
+                )
         drop_torn_line(output)
         output.parent.mkdir(parents=True, exist_ok=True)
         with naming(output):

@@ -143,7 +143,7 @@ def record_arrays(record: Mapping[str, object], tokens: int) -> dict[str, Array]
     for field in FIELDS:
         try:
             array = np.asarray(record[field], dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"'{field}' is not a list of numbers") from error
         if array.shape != (tokens,):
             raise ValueError(f"'{field}' must have one value per token ({tokens}); it has shape {list(array.shape)}")

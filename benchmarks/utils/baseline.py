@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bayesian_transformer.files import read_document
+from bayesian_transformer.files import read_document, shortened
 
 SAME_SETTINGS = ("model", "dtype", "device", "enforce_eager")  # runs that differ in these have different ratios
 
@@ -24,9 +24,19 @@ def case_name(case: Mapping[str, Any]) -> str:
 def read_baseline(path: Path) -> dict[str, Any]:
     """A file that `--write-baseline` wrote. ValueError if it is something else."""
     baseline = read_document(path, "write it with --write-baseline")
-    if not {"settings", "ratios"} <= baseline.keys():
+    settings, ratios = baseline.get("settings"), baseline.get("ratios")
+    if not isinstance(settings, dict) or not isinstance(ratios, dict) or not all(map(_are_ratios, ratios.values())):
         raise ValueError(f"{path}: not a baseline; write one with --write-baseline")
     return baseline
+
+
+def _are_ratios(value: object) -> bool:
+    """Whether it is what is stored of a case."""
+    return isinstance(value, dict) and value.keys() == {"limit", "plain"} and all(map(_is_number, value.values()))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def regressions(path: Path, result: Mapping[str, Any], tolerance: float) -> list[str]:
@@ -37,7 +47,8 @@ def regressions(path: Path, result: Mapping[str, Any], tolerance: float) -> list
     baseline, current = read_baseline(path), baseline_of(result)
     for name, value in current["settings"].items():
         if (stored := baseline["settings"].get(name)) != value:
-            raise ValueError(f"{path}: is for {name}={stored!r}, this run had {value!r}; write another baseline for it")
+            found = shortened(stored)
+            raise ValueError(f"{path}: is for {name}={found}, this run had {value!r}; write another baseline for it")
     shared = [name for name in current["ratios"] if name in baseline["ratios"]]
     if not shared:
         raise ValueError(f"{path}: has none of this run's cases; run some of {', '.join(baseline['ratios'])}")

@@ -4,9 +4,9 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
-from bayesian_transformer.files import atomic_path
+from bayesian_transformer.files import HALF_PAIRS, atomic_path
 from bayesian_transformer.scores import SCORES
 
 from .metrics import TOP_PERCENTS
@@ -41,10 +41,20 @@ def cell(value: Any) -> Any:
     return "" if isinstance(value, float) and math.isnan(value) else value
 
 
+class _LineFeeds:
+    """Ends the rows that csv writes with a line feed. If csv did, it would not quote a carriage return in a cell."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        return self._file.write(row.removesuffix("\r\n") + "\n")
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows with the columns of the first one, atomically; floats in full precision, see `cell`."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors=HALF_PAIRS) as file:
+        writer = csv.DictWriter(_LineFeeds(file), fieldnames=list(rows[0]))
         writer.writeheader()
         for row in rows:
             writer.writerow({key: cell(value) for key, value in row.items()})

@@ -61,6 +61,9 @@ def load_run(seed: int, folder: Path, grader: Grader, window: int) -> SeedRun:
 def _seed_run(seed: int, rows: Sequence[dict[str, Any]], verdicts: list[Verdict], folder: Path, window: int) -> SeedRun:
     tokens = np.array([len(row["token_ids"]) for row in rows], dtype=np.int64)
     stored = read_settings(folder / SETTINGS_FILE) if (folder / SETTINGS_FILE).exists() else {}
+    size = stored.get("dataset_problems")
+    if size is not None and type(size) is not int:
+        raise ValueError(f"{folder / SETTINGS_FILE}: 'dataset_problems' is not a whole number; remove the key")
     values = []
     for row, count in zip(rows, tokens.tolist(), strict=True):
         try:
@@ -75,6 +78,6 @@ def _seed_run(seed: int, rows: Sequence[dict[str, Any]], verdicts: list[Verdict]
         truncated=np.array([row.get("finish_reason") == "length" for row in rows], dtype=bool),
         made_with={key: [stored[key]] for key in SETTINGS if key in stored}
         | {key: list(dict.fromkeys(row.get(key) for row in rows)) for key in MADE_WITH},
-        dataset_problems=stored.get("dataset_problems"),
+        dataset_problems=size,
         scores={score.name: np.array([value[score.name] for value in values]) for score in SCORES},
     )

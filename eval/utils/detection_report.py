@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bayesian_transformer.aggregations import AGGREGATIONS, BOTTOM_FRACTION
-from bayesian_transformer.files import atomic_path, write_json
+from bayesian_transformer.files import HALF_PAIRS, atomic_path, write_json
 from bayesian_transformer.printable import printable
 from bayesian_transformer.scores import EXPLORED, LISTED, PRIMARY, SCORES, Score
 
@@ -184,7 +184,7 @@ def write_detection_report(report: Report, folder: Path) -> Path:
     )
     write_csv(folder / "response_scores.csv", _response_rows(evaluation))
     with atomic_path(folder / "evaluation_report.txt") as temporary:
-        temporary.write_text(printable(report_text(report)), encoding="utf-8")
+        temporary.write_text(printable(report_text(report)), encoding="utf-8", errors=HALF_PAIRS)
     plots = save_plots(evaluation, folder)
     page = _TEMPLATES.get_template("detection.html.j2").render(
         title=report.title,
@@ -198,7 +198,7 @@ def write_detection_report(report: Report, folder: Path) -> Path:
         level=LEVEL,
     )
     with atomic_path(folder / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors=HALF_PAIRS)
     return folder / "report.html"
 
 

@@ -109,7 +109,7 @@ def _read(path: Path, gold: Mapping[str, str]) -> _Stored:
             raise ValueError(f"{path}: outputs[{index}].text is not a text; generate the file again")
     try:
         values = np.array([[_value(output, score) for output in outputs] for score in SAMPLED_SCORES])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: a score of a response is not a number ({error}); generate it again") from error
     made_with = {key: record[key] for key in SETTINGS if key in record}
     return _Stored(path.stem, texts, str(answer), np.where(np.isfinite(values), values, np.nan), made_with)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from bayesian_transformer.files import write_json
+from bayesian_transformer.files import remove_temporaries, write_json
 from bayesian_transformer.results import SETTINGS_FILE, check_same, read_settings
 
 _DECIDING, _WRITING = 0, 1  # bytes of a lock file: one process at a time decides, then all who agree write
@@ -28,7 +28,7 @@ def one_setting(
     """Keep `folder` to results of these `settings`, which are stored in it together with `notes`.
 
     ValueError if there are `results` of others, or of settings that are not known, or if a process that runs at this
-    moment has others and may be about to write.
+    moment has others and may be about to write. What a killed process was about to write goes, unless one runs.
     """
     path = folder / SETTINGS_FILE
     with _lock_file(path).open("w+") as file:  # a shared lock needs a file that can be read
@@ -37,6 +37,8 @@ def one_setting(
         alone = _locked(file, _WRITING)
         if any(result.stat().st_size for result in results) or not alone:
             check_same(str(path), found, settings)
+        if alone:
+            remove_temporaries(folder)
         write_json(path, {**settings, **notes})
         fcntl.lockf(file, fcntl.LOCK_SH, 1, _WRITING)
         fcntl.lockf(file, fcntl.LOCK_UN, 1, _DECIDING)

@@ -64,7 +64,7 @@ class RunOptions:
         if self.system_prompt_file is None:
             return None
         try:
-            return self.system_prompt_file.read_text(encoding="utf-8").strip()
+            return self.system_prompt_file.read_text(encoding="utf-8-sig").strip()  # some editors begin with a mark
         except UnicodeDecodeError as error:
             raise ValueError(f"{self.system_prompt_file}: is not UTF-8 text ({error}); save it as UTF-8") from error
 

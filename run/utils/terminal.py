@@ -14,6 +14,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from bayesian_transformer.files import naming
 from bayesian_transformer.printable import printable
 
 WIDTH = 100  # columns of a progress bar, at most
@@ -40,11 +41,14 @@ def output_to(log_file: Path | None) -> Iterator[TextIO]:
                 os.dup2(log.fileno(), number)
             yield terminal
         finally:
-            sys.stdout.flush()  # what Python still holds is the engine's
-            sys.stderr.flush()
-            for number, descriptor in saved.items():
-                os.dup2(descriptor, number)
-                os.close(descriptor)
+            try:
+                with naming(log_file):
+                    sys.stdout.flush()  # what Python still holds is the engine's
+                    sys.stderr.flush()
+            finally:
+                for number, descriptor in saved.items():
+                    os.dup2(descriptor, number)
+                    os.close(descriptor)
 
 
 @contextmanager

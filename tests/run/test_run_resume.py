@@ -14,6 +14,7 @@ from bayesian_transformer.checkpoint import weights_digest
 from bayesian_transformer.files import write_json
 from bayesian_transformer.results import SETTINGS, check_same, read_greedy
 from run.utils.locks import one_setting, sole_writer
+from tests.helpers.python_process import ROOT
 from tests.helpers.run_scripts import (
     PROBLEMS,
     FakeEngine,
@@ -29,6 +30,11 @@ from tests.helpers.run_scripts import (
 
 Script = Callable[..., Result]
 Fake = Callable[..., FakeEngine]
+# A process that has a folder, with these settings, until it is ended.
+HOLDER = (
+    "import json, sys; from pathlib import Path; from run.utils.locks import one_setting\n"
+    "with one_setting(Path(sys.argv[1]), json.loads(sys.argv[2]), [], {}): print(flush=True); input()"
+)
 BOTH = pytest.mark.parametrize("script", [greedy, scaling])
 
 
@@ -111,6 +117,30 @@ def test_a_run_that_answered_nothing_binds_nobody(script: Script, model: Path, d
     assert script(model, dataset, "--num-samples", "2").exit_code == 0
 
 
+@BOTH
+def test_what_a_kill_left_half_written_is_removed_when_nobody_else_writes(
+    script: Script, model: Path, dataset: Path, fake: Fake
+) -> None:
+    fake()
+    assert script(model, dataset, "--dataset-end", "2").exit_code == 0
+    folder = {greedy: greedy_folder, scaling: scaling_folder}[script](dataset)
+    (settings,) = dataset.parent.joinpath("results").rglob("settings.json")
+    left = [settings.with_name(".settings.json.a1_b2c3d.tmp"), folder / ".test_sum_3.json.abcdefgh.tmp"]
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(settings.parent), settings.read_text()], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, cwd=ROOT,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        for path in left:
+            path.write_text('{"half')
+        assert script(model, dataset).exit_code == 0
+        assert all(path.exists() for path in left)  # they may be the other's
+        process.kill()
+    assert script(model, dataset).exit_code == 0
+    assert not any(path.exists() for path in left)
+
+
 def test_finished_problems_are_skipped_however_the_set_is_cut(model: Path, dataset: Path, fake: Fake) -> None:
     fake()
     for start, end in ((0, 2), (2, 4)):
@@ -166,13 +196,9 @@ def test_the_settings_lie_outside_the_folder_whose_files_are_evaluated(model: Pa
 
 def test_settings_are_kept_while_another_process_runs_with_them(tmp_path: Path) -> None:
     """Also before it has written its first result."""
-    holder = (
-        "import sys; from pathlib import Path; from run.utils.locks import one_setting\n"
-        "with one_setting(Path(sys.argv[1]), {'a': 1}, [], {}): print(flush=True); input()"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", holder, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        cwd=Path(__file__).resolve().parents[2],
+        [sys.executable, "-c", HOLDER, str(tmp_path), '{"a": 1}'], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        cwd=ROOT,
     ) as process:  # fmt: skip
         assert process.stdout is not None
         process.stdout.readline()

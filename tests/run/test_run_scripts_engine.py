@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,24 +15,7 @@ import pytest
 from bayesian_transformer.results import read_greedy
 from bayesian_transformer.uncertainty import FIELDS
 from tests.helpers.run_scripts import by_id, write_sums
-
-ROOT = Path(__file__).resolve().parents[2]
-ENGINE_ARGS = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "kv_cache_memory_bytes": 1 << 28}
-
-
-def start(script: str, model: Path, dataset: Path, output: Path, *options: str) -> "subprocess.Popen[str]":
-    """A run script as a process group of its own, on a real engine."""
-    command = [sys.executable, str(ROOT / "run" / script), "--model-path", str(model), "--dataset-path", str(dataset)]
-    command += ["--output-dir", str(output), "--engine-args", json.dumps(ENGINE_ARGS), *options]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True)
-
-
-def wait(process: "subprocess.Popen[str]", status: int = 0) -> str:
-    """What the script wrote to standard error; it must end with `status`."""
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == status, errors[-4000:]
-    return errors
+from tests.helpers.script_processes import start_script, wait_for_script
 
 
 @contextmanager
@@ -66,7 +48,7 @@ def test_greedy_run_killed_and_resumed_equals_an_undisturbed_one(tiny_llama_tfb_
     def lines() -> int:
         return file.read_text().count("\n") if file.exists() else 0
 
-    process = start(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options)
+    process = start_script(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options)
     with when(process, lambda: lines() >= 1) as started:
         assert any("EngineCore" in one.name() or "EngineCore" in one.cmdline()[0] for one in started)
         os.kill(process.pid, signal.SIGKILL)
@@ -74,18 +56,18 @@ def test_greedy_run_killed_and_resumed_equals_an_undisturbed_one(tiny_llama_tfb_
     kept = lines()
     assert 1 <= kept < 5
 
-    process = start(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options)
+    process = start_script(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options)
     with when(process, lambda: lines() > kept) as started:
         (engine,) = (one for one in started if "EngineCore" in one.cmdline()[0])
         engine.kill()
-        errors = wait(process, status=1)
+        errors = wait_for_script(process, status=1)
     assert "Error: vLLM's engine died" in errors
     assert f"go on with the {6 - lines()} problems left: test_sum_" in errors
 
     kept = lines()
     assert 2 <= kept < 6
-    wait(start(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options))
-    wait(start(script, tiny_llama_tfb_path, dataset, tmp_path / "whole", "--max-tokens", "150"))
+    wait_for_script(start_script(script, tiny_llama_tfb_path, dataset, tmp_path / "killed", *options))
+    wait_for_script(start_script(script, tiny_llama_tfb_path, dataset, tmp_path / "whole", "--max-tokens", "150"))
 
     assert lines() == 6
     resumed, whole = (by_id(read_greedy(tmp_path / name / folder)) for name in ("killed", "whole"))
@@ -101,7 +83,7 @@ def test_greedy_run_killed_and_resumed_equals_an_undisturbed_one(tiny_llama_tfb_
 def test_scaling_run_on_a_real_engine(tiny_llama_tfb_path: Path, tmp_path: Path) -> None:
     dataset = write_sums(tmp_path)
     options = ("--n-particles", "4", "--dataset-end", "2", "--max-tokens", "20", "--per-token", "--num-samples", "3")
-    wait(start("greedy_responses_unc.py", tiny_llama_tfb_path, dataset, tmp_path, *options))
+    wait_for_script(start_script("greedy_responses_unc.py", tiny_llama_tfb_path, dataset, tmp_path, *options))
     folder = f"inference_scaling/{tiny_llama_tfb_path.name}_results_vllm_pg/sums/seed96/p4/single_greedy_unc"
     files = sorted((tmp_path / folder).iterdir())
     assert [file.name for file in files] == ["test_sum_0.json", "test_sum_1.json"]

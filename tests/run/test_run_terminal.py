@@ -41,6 +41,19 @@ print("after")
 """
 
 
+FULL = """
+import click
+from pathlib import Path
+from bayesian_transformer.command_line import one_line_errors
+from run.utils.terminal import output_to
+@click.command()
+def main():
+    with one_line_errors(), output_to(Path("/dev/full")):
+        print("engine")
+main()
+"""
+
+
 def noise(log: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", NOISE, str(log), *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -54,6 +67,13 @@ def test_all_output_of_the_process_and_its_children_goes_to_the_log(tmp_path: Pa
     failed = noise(log, "fail")  # what ends the block is said on the terminal again
     assert (failed.returncode, failed.stdout, failed.stderr) == (1, "before\n", "progress\nit failed\n")
     assert log.read_text().count("library") == 2  # appended
+
+
+def test_a_log_file_on_a_full_disk_is_said_on_the_terminal() -> None:
+    buffered = os.environ | {"PYTHONUNBUFFERED": ""}  # so that what was printed is written at the end
+    command = [sys.executable, "-c", FULL]
+    done = subprocess.run(command, cwd=ROOT, env=buffered, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "Error: [Errno 28] No space left on device: '/dev/full'\n")
 
 
 @pytest.mark.parametrize("script", [greedy, scaling])

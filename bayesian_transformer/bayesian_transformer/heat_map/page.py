@@ -19,7 +19,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ..files import atomic_path
+from ..files import HALF_PAIRS, atomic_path
 from ..quantities import FIELDS, QUANTITY_BY_NAME, Quantity
 
 LEVELS = 10  # steps of colour; heat_map.css has as many
@@ -158,7 +158,7 @@ def write_report(
         raise ValueError(f"{path}: there are no responses to show")
     page = render(responses, title, note)
     with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors=HALF_PAIRS)
 
 
 def render(responses: Sequence[Response], title: str, note: str = "") -> str:
