@@ -80,8 +80,10 @@ def resume(run: Run, folder: Path, settings: dict[str, Any], n: int) -> set[str]
         if path.exists():
             record = read_settings(path)
             check_same(str(path), record, {"prompt": job.prompt, "answer": job.answer, **settings})
-            if len(record.get("outputs", [])) != n:
-                raise ValueError(f"{path}: holds {len(record.get('outputs', []))} responses, not {n}; move it away")
+            outputs = record.get("outputs")
+            count = len(outputs) if isinstance(outputs, list) else 0
+            if count != n:
+                raise ValueError(f"{path}: holds {count} responses, not {n}; move it away")
             finished.add(name)
     return finished
 

@@ -187,6 +187,17 @@ def test_prompt_and_answer_of_every_part_are_compared(model: Path, dataset: Path
     assert "batch_results_0_2.jsonl: test_sum_1: made with answer '2'" in only_line(greedy(model, dataset))
 
 
+@pytest.mark.parametrize(("outputs", "held"), [(None, 0), (7, 0), ({"a": 1}, 0), ([{}, {}], 2)])
+def test_a_file_with_another_number_of_responses_is_named(
+    outputs: object, held: int, model: Path, dataset: Path, fake: Fake
+) -> None:
+    fake()
+    assert scaling(model, dataset).exit_code == 0
+    path = scaling_folder(dataset) / "test_sum_1.json"
+    write_json(path, json.loads(path.read_text()) | {"outputs": outputs})
+    assert f"test_sum_1.json: holds {held} responses, not 4; move it away" in only_line(scaling(model, dataset))
+
+
 def test_the_settings_lie_outside_the_folder_whose_files_are_evaluated(model: Path, dataset: Path, fake: Fake) -> None:
     fake()
     assert scaling(model, dataset, "--dataset-end", "1").exit_code == 0
