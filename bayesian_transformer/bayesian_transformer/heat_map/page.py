@@ -21,11 +21,12 @@ from markupsafe import Markup, escape
 
 from ..files import atomic_path
 from ..quantities import FIELDS, QUANTITY_BY_NAME, Quantity
+from ..spans import spell
+from ..spans.offsets import REPLACEMENT
 
 LEVELS = 10  # steps of colour; heat_map.css has as many
 OUTLIERS = 0.02  # share of the tokens that may lie beyond the strong end of the scale
 _NO_VALUE = "-"
-_REPLACEMENT = "\ufffd"  # what tokenizers decode the bytes of an incomplete character to
 
 
 # In the order of the page's menu. The stronger colour is always the less certain token.
@@ -79,35 +80,6 @@ class Response:
         rows = [token.row() for token in tokens]
         values = {field: [row[column] for row in rows] for column, field in enumerate(FIELDS)}
         return cls(name, ids, [token.decoded_token or "" for token in tokens], values, completion.text, prompt)
-
-
-def spell(tokens: Sequence[str], text: str) -> list[str] | None:
-    """What each token adds to the text: pieces that join to it. None if the tokens do not spell it.
-
-    A character of several tokens goes to the last of them, which leaves "" to the others. White space that decoding a
-    token by itself drops goes to the token. Tokens after the end of the text, as one that ends a turn, keep their own.
-    """
-    pieces: list[str] = []
-    at, incomplete = 0, False
-    for token in tokens:
-        broken = _REPLACEMENT in token and at < len(text) and (incomplete or not text.startswith(token, at))
-        known = token.partition(_REPLACEMENT)[0] if broken else token
-        if broken and not known:
-            pieces.append("")
-            incomplete = True
-            continue
-        found = text.find(known, at + incomplete)
-        end = len(text) if found < 0 else found
-        if incomplete:
-            pieces[-1] += text[at:end]
-            at = end
-        elif text[at:end].strip():
-            return None
-        pieces.append(text[at:end] + known)
-        at, incomplete = min(end + len(known), len(text)), broken
-    if text[at:].strip() and not incomplete:
-        return None
-    return [*pieces[:-1], pieces[-1] + text[at:]] if pieces else []
 
 
 @dataclass(frozen=True)
@@ -230,7 +202,7 @@ def _visible(text: str) -> Markup:
 
     The marks are empty elements that the style fills, so that copied text is free of them.
     """
-    text = re.sub("[\ud800-\udfff]", _REPLACEMENT, text)
+    text = re.sub("[\ud800-\udfff]", REPLACEMENT, text)
     text = re.sub(r"[\x00-\x08\x0b-\x1f]", lambda match: f"\\x{ord(match[0]):02x}", text)
     marked = str(escape(text)).replace("\n", '<i class="line"></i>\n').replace("\t", '<i class="tab"></i>\t')
     return Markup(marked)
