@@ -12,7 +12,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from markupsafe import Markup, escape
 
 from ..files import atomic_path
 from ..quantities import FIELDS, QUANTITY_BY_NAME, Quantity
-from ..spans import spell
+from ..spans import Span, spell
 from ..spans.offsets import REPLACEMENT
+from .outlines import find_spans, list_spans, outline
 
 LEVELS = 10  # steps of colour; heat_map.css has as many
 OUTLIERS = 0.02  # share of the tokens that may lie beyond the strong end of the scale
@@ -52,6 +53,7 @@ class Response:
         text: the response as decoded in one piece; default: the texts of the tokens joined.
         prompt: shown above it, folded.
         details: further facts by name.
+        spans: parts of the text, with their tokens, to outline and to list; see `with_spans`. None: no list.
 
     ValueError, naming the response, if an array has another length than the response or no FIELDS are given.
     """
@@ -63,6 +65,7 @@ class Response:
     text: str | None = None
     prompt: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
+    spans: Sequence[Span] | None = None
 
     def __post_init__(self) -> None:
         unknown = set(self.values) - set(FIELDS)
@@ -80,6 +83,22 @@ class Response:
         rows = [token.row() for token in tokens]
         values = {field: [row[column] for row in rows] for column, field in enumerate(FIELDS)}
         return cls(name, ids, [token.decoded_token or "" for token in tokens], values, completion.text, prompt)
+
+    @property
+    def whole_text(self) -> str:
+        """The text, or the texts of the tokens joined."""
+        return "".join(self.tokens) if self.text is None else self.text
+
+    def with_spans(self, kinds: Sequence[str]) -> "Response":
+        """The response with all its spans of some of `bayesian_transformer.spans.SPAN_KINDS`, after those it has.
+
+        ValueError, naming the response, if its tokens do not spell its text, or a kind is not known.
+        """
+        try:
+            found = find_spans(self.whole_text, self.tokens, kinds)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
+        return replace(self, spans=[*(self.spans or ()), *found])
 
 
 @dataclass(frozen=True)
@@ -138,7 +157,11 @@ def render(responses: Sequence[Response], title: str, note: str = "") -> str:
     tables = [{name: [_finite(v) for v in array] for name, array in r.values.items()} for r in responses]
     quantities = [q for q in SHOWN if any(q.name in table for table in tables)]
     scales = {q.name: Scale.of(q, [v for table in tables for v in table.get(q.name, ())]) for q in quantities}
-    script, style = (Markup((_FOLDER / name).read_text(encoding="utf-8")) for name in ("heat_map.js", "heat_map.css"))
+    names = ["heat_map", "outlines"] if any(r.spans is not None for r in responses) else ["heat_map"]
+    script, style = (
+        Markup("".join((_FOLDER / f"{name}.{suffix}").read_text(encoding="utf-8") for name in names))
+        for suffix in ("js", "css")
+    )
     return _TEMPLATES.get_template("heat_map.html.j2").render(
         title=title,
         note=note,
@@ -166,16 +189,23 @@ def _section(
         q.name: "".join(map(scales[q.name].level, table[q.name])) if q.name in table else _NO_VALUE * count
         for q in quantities
     }
+    spans = response.spans
+    listed = None if spans is None else list_spans(spans, response.whole_text, table, quantities, value_text)
+    shown = pieces or response.tokens
+    styles, marks = outline(spans or (), count)
+    styles = [[*(() if piece else ("part",)), *names] for piece, names in zip(shown, styles, strict=True)]
     return {
         "response": response,
         "spelled": pieces is not None,
-        "tokens": list(zip(pieces or response.tokens, levels[quantities[0].name], strict=True)),
+        "spans": listed,
+        "tokens": list(zip(shown, levels[quantities[0].name], map(" ".join, styles), marks, strict=True)),
         "totals": {q.name: _totals(table.get(q.name, ())) for q in quantities},
         "data": {
             "ids": [int(i) for i in response.token_ids],
             "tokens": list(response.tokens),
             "levels": levels,
             "values": {name: [value_text(v) for v in array] for name, array in table.items()},
+            **({"spans": listed.data} if listed else {}),
         },
     }
 
