@@ -10,7 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from bayesian_transformer.heat_map.page import LEVELS, SHOWN, Scale, render, spell, value_text, write_report
+from bayesian_transformer.heat_map.page import LEVELS, SHOWN, Scale, render, value_text, write_report
+from bayesian_transformer.spans import spell
 from bayesian_transformer.uncertainty import FIELDS
 from tests.helpers.heat_map_pages import Page, a_record, a_response, run, write
 

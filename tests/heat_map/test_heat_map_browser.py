@@ -226,3 +226,30 @@ def test_colours_differ_and_nothing_overflows(page: Path, scheme: str, width: in
     steps, overflow, _, ink = title.split(";")
     assert (steps, overflow) == ("10", "0")
     assert (ink == "rgb(240, 242, 245)") == (scheme == "dark")
+
+
+def test_the_list_of_spans_follows_the_chosen_quantity(tmp_path: Path) -> None:
+    """Sorted anew, its tokens lit where it is pointed at, and a click leads to the first of them."""
+    tokens = ["One", ".", "\n\n", "Two", "."]
+    values = {"epistemic": [0.1, 0.1, 0.0, 0.2, 0.2], "total": [0.9, 0.9, 0.0, 0.2, 0.4]}
+    path = tmp_path / "spans.html"
+    write_report(path, [Response("r", list(range(5)), tokens, values).with_spans(["steps"])])
+    dump(path)  # under its policy, without a complaint
+    code = """const list = document.querySelector(".spans tbody");
+    const names = () => [...list.rows].map((row) => row.innerText).join("/");
+    const before = names();
+    document.querySelector("input[value=total]").click();
+    const button = document.querySelector(".spans button");
+    button.dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+    const lit = [...document.querySelectorAll(".lit")].map((span) => span.textContent).join("");
+    button.click();
+    const by = document.querySelector(".spans .by").textContent;
+    document.title = [before, names(), by, lit, location.hash].join(";");"""
+    title = dump(with_script(path, code)).title
+    assert title.replace("\t", " ").split(";") == [
+        "step 2 Two. 2 0.2000 0.2000/step 1 One. 2 0.1000 0.1000",
+        "step 1 One. 2 0.9000 0.9000/step 2 Two. 2 0.3000 0.4000",
+        "TU",
+        "One.",
+        "#field=total&response=all&token=1.1",
+    ]

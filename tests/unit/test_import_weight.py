@@ -29,6 +29,7 @@ LIGHT = (
     "quantities",
     "results",
     "scores",
+    "spans",
     "transformers_hook",
 )
 NEED_VLLM = ("vllm_models", "vllm_plugin")

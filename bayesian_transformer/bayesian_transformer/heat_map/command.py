@@ -8,6 +8,10 @@ their texts: give the model's folder as --tokenizer. Responses that cannot be sh
 are, and the exit status is 1. --most and --least choose the responses at the two ends of a score:
 
     tokur heatmap scores.jsonl --output heat_map.html --most 5 --least 5 --by eu_mean
+
+--spans outlines parts of the responses and lists them, the least certain first; it can be given several times:
+
+    tokur heatmap scores.jsonl --output heat_map.html --spans answer --spans steps
 """
 
 from pathlib import Path
@@ -18,6 +22,7 @@ import click
 from ..command_line import one_line_errors, say
 from ..printable import one_line
 from ..scores import SCORE_BY_NAME
+from ..spans import SPAN_KINDS
 from .extremes import DEFAULT_SCORE, extremes
 from .page import Response, write_report
 from .records import BadRecord, TokenizerMissing, read_records, response_of
@@ -64,8 +69,22 @@ def collect(paths: tuple[Path, ...], tokenizer: "PreTrainedTokenizerBase | None"
     show_default=True,
     help="Score of a response that --most and --least choose by.",
 )
+@click.option(
+    "--spans",
+    "kinds",
+    multiple=True,
+    type=click.Choice(list(SPAN_KINDS)),
+    help="Outline these parts of the responses and list them, the least certain first. Can be given several times.",
+)
 @click.option("--title", default="Token uncertainties", show_default=True)
-def main(inputs: tuple[Path, ...], output: Path, tokenizer_path: Path | None, title: str, **choice: Any) -> None:
+def main(
+    inputs: tuple[Path, ...],
+    output: Path,
+    tokenizer_path: Path | None,
+    kinds: tuple[str, ...],
+    title: str,
+    **choice: Any,
+) -> None:
     """Token heat map of responses; `python -m pydoc bayesian_transformer.heat_map.command` describes the formats."""
     if output.exists() and any(output.samefile(path) for path in inputs):
         raise click.UsageError("--output is one of the inputs; choose another")
@@ -77,10 +96,26 @@ def main(inputs: tuple[Path, ...], output: Path, tokenizer_path: Path | None, ti
     with one_line_errors():
         responses, failures = collect(inputs, tokenizer)
         shown, note = choose(responses, **choice)
+        unplaced = 0
+        if kinds:
+            shown, unplaced = with_spans(shown, kinds)
         write_report(output, shown, title=title, note=note)
     say(f"{output}: {len(shown)} of {len(responses)} responses shown, {failures} failed")
-    if failures:
+    if failures or unplaced:
         raise SystemExit(1)
+
+
+def with_spans(responses: list[Response], kinds: tuple[str, ...]) -> tuple[list[Response], int]:
+    """The responses with their spans, and how many are shown without, each of which is reported."""
+    shown, failures = [], 0
+    for response in responses:
+        try:
+            shown.append(response.with_spans(kinds))
+        except ValueError as error:
+            failures += 1
+            shown.append(response)
+            click.echo(f"{error}; it is shown without spans", err=True)
+    return shown, failures
 
 
 def choose(

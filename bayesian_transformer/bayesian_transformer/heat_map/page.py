@@ -12,7 +12,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from markupsafe import Markup, escape
 
 from ..files import HALF_PAIRS, atomic_path
 from ..quantities import FIELDS, QUANTITY_BY_NAME, Quantity
+from ..spans import Span, spell
+from ..spans.offsets import REPLACEMENT
+from .outlines import find_spans, list_spans, outline
 
 LEVELS = 10  # steps of colour; heat_map.css has as many
 OUTLIERS = 0.02  # share of the tokens that may lie beyond the strong end of the scale
 _NO_VALUE = "-"
-_REPLACEMENT = "\ufffd"  # what tokenizers decode the bytes of an incomplete character to
 
 
 # In the order of the page's menu. The stronger colour is always the less certain token.
@@ -51,6 +53,7 @@ class Response:
         text: the response as decoded in one piece; default: the texts of the tokens joined.
         prompt: shown above it, folded.
         details: further facts by name.
+        spans: parts of the text, with their tokens, to outline and to list; see `with_spans`. None: no list.
 
     ValueError, naming the response, if an array has another length than the response or no FIELDS are given.
     """
@@ -62,6 +65,7 @@ class Response:
     text: str | None = None
     prompt: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
+    spans: Sequence[Span] | None = None
 
     def __post_init__(self) -> None:
         unknown = set(self.values) - set(FIELDS)
@@ -80,34 +84,21 @@ class Response:
         values = {field: [row[column] for row in rows] for column, field in enumerate(FIELDS)}
         return cls(name, ids, [token.decoded_token or "" for token in tokens], values, completion.text, prompt)
 
+    @property
+    def whole_text(self) -> str:
+        """The text, or the texts of the tokens joined."""
+        return "".join(self.tokens) if self.text is None else self.text
 
-def spell(tokens: Sequence[str], text: str) -> list[str] | None:
-    """What each token adds to the text: pieces that join to it. None if the tokens do not spell it.
+    def with_spans(self, kinds: Sequence[str]) -> "Response":
+        """The response with all its spans of some of `bayesian_transformer.spans.SPAN_KINDS`, after those it has.
 
-    A character of several tokens goes to the last of them, which leaves "" to the others. White space that decoding a
-    token by itself drops goes to the token. Tokens after the end of the text, as one that ends a turn, keep their own.
-    """
-    pieces: list[str] = []
-    at, incomplete = 0, False
-    for token in tokens:
-        broken = _REPLACEMENT in token and at < len(text) and (incomplete or not text.startswith(token, at))
-        known = token.partition(_REPLACEMENT)[0] if broken else token
-        if broken and not known:
-            pieces.append("")
-            incomplete = True
-            continue
-        found = text.find(known, at + incomplete)
-        end = len(text) if found < 0 else found
-        if incomplete:
-            pieces[-1] += text[at:end]
-            at = end
-        elif text[at:end].strip():
-            return None
-        pieces.append(text[at:end] + known)
-        at, incomplete = min(end + len(known), len(text)), broken
-    if text[at:].strip() and not incomplete:
-        return None
-    return [*pieces[:-1], pieces[-1] + text[at:]] if pieces else []
+        ValueError, naming the response, if its tokens do not spell its text, or a kind is not known.
+        """
+        try:
+            found = find_spans(self.whole_text, self.tokens, kinds)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
+        return replace(self, spans=[*(self.spans or ()), *found])
 
 
 @dataclass(frozen=True)
@@ -166,7 +157,11 @@ def render(responses: Sequence[Response], title: str, note: str = "") -> str:
     tables = [{name: [_finite(v) for v in array] for name, array in r.values.items()} for r in responses]
     quantities = [q for q in SHOWN if any(q.name in table for table in tables)]
     scales = {q.name: Scale.of(q, [v for table in tables for v in table.get(q.name, ())]) for q in quantities}
-    script, style = (Markup((_FOLDER / name).read_text(encoding="utf-8")) for name in ("heat_map.js", "heat_map.css"))
+    names = ["heat_map", "outlines"] if any(r.spans is not None for r in responses) else ["heat_map"]
+    script, style = (
+        Markup("".join((_FOLDER / f"{name}.{suffix}").read_text(encoding="utf-8") for name in names))
+        for suffix in ("js", "css")
+    )
     return _TEMPLATES.get_template("heat_map.html.j2").render(
         title=title,
         note=note,
@@ -194,16 +189,23 @@ def _section(
         q.name: "".join(map(scales[q.name].level, table[q.name])) if q.name in table else _NO_VALUE * count
         for q in quantities
     }
+    spans = response.spans
+    listed = None if spans is None else list_spans(spans, response.whole_text, table, quantities, value_text)
+    shown = pieces or response.tokens
+    styles, marks = outline(spans or (), count)
+    styles = [[*(() if piece else ("part",)), *names] for piece, names in zip(shown, styles, strict=True)]
     return {
         "response": response,
         "spelled": pieces is not None,
-        "tokens": list(zip(pieces or response.tokens, levels[quantities[0].name], strict=True)),
+        "spans": listed,
+        "tokens": list(zip(shown, levels[quantities[0].name], map(" ".join, styles), marks, strict=True)),
         "totals": {q.name: _totals(table.get(q.name, ())) for q in quantities},
         "data": {
             "ids": [int(i) for i in response.token_ids],
             "tokens": list(response.tokens),
             "levels": levels,
             "values": {name: [value_text(v) for v in array] for name, array in table.items()},
+            **({"spans": listed.data} if listed else {}),
         },
     }
 
@@ -230,7 +232,7 @@ def _visible(text: str) -> Markup:
 
     The marks are empty elements that the style fills, so that copied text is free of them.
     """
-    text = re.sub("[\ud800-\udfff]", _REPLACEMENT, text)
+    text = re.sub("[\ud800-\udfff]", REPLACEMENT, text)
     text = re.sub(r"[\x00-\x08\x0b-\x1f]", lambda match: f"\\x{ord(match[0]):02x}", text)
     marked = str(escape(text)).replace("\n", '<i class="line"></i>\n').replace("\t", '<i class="tab"></i>\t')
     return Markup(marked)
