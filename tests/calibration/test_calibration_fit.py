@@ -230,7 +230,11 @@ def test_too_few_labels_are_said(few: Simulated) -> None:
     right = few.right[:60]
     (note,) = fit(table, right, few.groups[:60], FEATURES).notes
     fewer = min((int(right.sum()), "right"), (int((~right).sum()), "wrong"))
-    assert note.startswith(f"only {fewer[0]} {fewer[1]} answers of 60: with fewer than 50 right and 50 wrong ones")
+    says = f"only {fewer[0]} problems have a {fewer[1]} answer: with fewer than 50 right and 50 wrong ones"
+    assert note.startswith(says)
+    copies = {name: np.tile(values, 9) for name, values in table.items()}
+    (note,) = fit(copies, np.tile(right, 9), few.groups[:60] * 9, FEATURES).notes
+    assert note.startswith(says)
     flat = few.table | {"eu_mean": np.full(400, -2.0)}
     calibrator = fit(flat, few.right, few.groups, FEATURES)
     assert calibrator.notes == ("eu_mean: the same value everywhere, which says nothing",)

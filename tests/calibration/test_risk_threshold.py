@@ -227,7 +227,7 @@ def test_what_is_said_of_a_threshold() -> None:
     found = threshold_for(p, p > 0.3, 0.1)
     assert re.fullmatch(
         r"accept P\(correct\) >= 0\.\d+: at most 0\.1 of the accepted are wrong \(confidence 0\.9\); accepts \d\d\.\d% "
-        r"\[\d\d\.\d%, \d\d\.\d%\], here \d+ of 200, of which \d+ are wrong",
+        r"\[\d\d\.\d%, \d\d\.\d%\], here \d+ of 200, \d+ of them wrong",
         str(found),
     )
     assert found == RiskThreshold(**vars(found))

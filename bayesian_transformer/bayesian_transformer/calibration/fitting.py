@@ -20,7 +20,7 @@ from ..extras import require_extra
 from .calibrator import METHODS, SOURCE, Calibrator, Isotonic, Logistic, Temperature
 from .columns import DECLARED, Array, Table, check_names, columns_of, labels
 
-ENOUGH = 50  # right answers, and as many wrong ones
+ENOUGH = 50  # problems with a right answer, and as many with a wrong one
 FOLDS = 5
 Groups = Sequence[Hashable] | NDArray[Any]
 
@@ -97,7 +97,7 @@ def fit(
         counts=counts,
         versions={"bayesian_transformer": __version__, "scikit-learn": metadata.version("scikit-learn")},
         source={key: value for key, value in (source or {}).items() if key in SOURCE and value is not None},
-        notes=tuple(_notes(counts, columns[kept], features)),
+        notes=tuple(_notes(columns[kept], verdicts[kept], problems[kept], features, counts["left_out"])),
     )
 
 
@@ -202,16 +202,19 @@ def _temperature(logits: Array, right: NDArray[np.bool_]) -> Temperature:
     return Temperature(1 / slope)
 
 
-def _notes(counts: Mapping[str, int], columns: Array, features: Sequence[str]) -> list[str]:
+def _notes(
+    columns: Array, right: NDArray[np.bool_], problems: NDArray[np.int64], features: Sequence[str], left_out: int
+) -> list[str]:
+    """What whoever uses the calibrator must know. Labels are counted by problem, as copies of an answer add none."""
     notes = []
-    fewest, least = min((counts["right"], "right"), (counts["wrong"], "wrong"))
+    fewest, which = min((len(set(problems[right])), "right"), (len(set(problems[~right])), "wrong"))
     if fewest < ENOUGH:
         notes.append(
-            f"only {fewest} {least} answers of {counts['responses']}: with fewer than {ENOUGH} right and {ENOUGH} "
-            "wrong ones P(correct) is often no better than the base rate"
+            f"only {fewest} problems have a {which} answer: with fewer than {ENOUGH} right and {ENOUGH} wrong ones "
+            "P(correct) may be no better than the base rate"
         )
-    if counts["left_out"]:
-        notes.append(f"{counts['left_out']} responses were left out: a score has no value there")
+    if left_out:
+        notes.append(f"{left_out} responses were left out: a score has no value there")
     constant = [name for name, column in zip(features, columns.T, strict=True) if np.ptp(column) == 0]
     if constant:
         notes.append(f"{', '.join(constant)}: the same value everywhere, which says nothing")

@@ -67,7 +67,7 @@ class RiskThreshold:
             f"accept P(correct) >= {self.threshold:.4g}: at most {self.alpha:.3g} of the accepted are wrong "
             f"(confidence {1 - self.delta:.3g}); accepts {self.coverage:.1%} "
             f"[{self.coverage_low:.1%}, {self.coverage_high:.1%}], "
-            f"here {self.accepted} of {self.responses}, of which {self.wrong} are wrong"
+            f"here {self.accepted} of {self.responses}, {self.wrong} of them wrong"
         )
 
     @classmethod
