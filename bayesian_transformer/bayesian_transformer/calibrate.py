@@ -41,10 +41,15 @@ def scores_of(record: Mapping[str, Any]) -> dict[str, float]:
         raise ValueError(f"response {question_id(record)}: {error}") from error
 
 
-def made_with(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the answers of a folder were made with, as far as it is stored there and in one of its records."""
+def settings_of(folder: Path) -> dict[str, Any]:
+    """What the answers of a folder were made with, as far as a run has stored it there."""
     stored = read_settings(folder / SETTINGS_FILE) if (folder / SETTINGS_FILE).exists() else {}
-    return {key: stored[key] for key in SOURCE if key in stored} | {key: record.get(key) for key in _OF_RECORD}
+    return {key: stored[key] for key in SOURCE if key in stored}
+
+
+def made_with(settings: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a folder, and what the record itself says, which holds also without them."""
+    return {**settings, **{key: record.get(key) for key in _OF_RECORD}}
 
 
 def graded_results(folders: Sequence[Path], grader: Grader) -> Graded:
@@ -60,7 +65,7 @@ def graded_results(folders: Sequence[Path], grader: Grader) -> Graded:
         records = sorted(read_greedy(folder), key=question_id)
         if not records:
             raise ValueError(f"{folder}: holds no finished response")
-        found = made_with(folder, records[0])
+        found = made_with(settings_of(folder), records[0])
         for key in source.keys() & found.keys():
             if source[key] != found[key]:
                 raise ValueError(
@@ -121,14 +126,17 @@ def with_p_correct(calibrator: Calibrator, record: Mapping[str, Any]) -> dict[st
 def apply_to(path: Path, calibrator: Calibrator, output: Path, anyway: bool) -> str:
     """Write a copy of a results file with P(correct); what was done, in a line. ValueError if it does not fit."""
     answers = accepted = 0
+    settings = settings_of(path.parent)
     with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8") as file:
         for record in greedy_records(path):
-            problem = calibrator.check(**made_with(path.parent, record))
+            problem = calibrator.check(**made_with(settings, record))
             if problem and not anyway:
                 raise ValueError(f"{path}: {problem}, or add --anyway")
             row = with_p_correct(calibrator, record)
             file.write(dumps(row) + "\n")
             answers, accepted = answers + 1, accepted + row.get("accepted", 0)
+        if not answers:
+            raise ValueError(f"{path}: holds no finished response")
     return f"{output}: {answers} answers with p_correct" + (f", {accepted} accepted" if calibrator.acceptance else "")
 
 

@@ -187,6 +187,9 @@ def test_wrong_inputs_are_one_line(learned: tuple[Path, str], tmp_path: Path) ->
     assert failure("--apply", part, part, "--output", output).startswith(f"{part}: not valid JSON")
     assert failure(FOLDERS[96], "--output", output, "--feature", "nll").startswith("no score is called 'nll'")
     assert failure(FOLDERS[96], "--output", output, "--alpha", 2) == "alpha must be between 0 and 1; got 2.0"
+    (tmp_path / "empty.jsonl").touch()
+    says = failure("--apply", learned[0], tmp_path / "empty.jsonl", "--output", output)
+    assert says == f"{tmp_path / 'empty.jsonl'}: holds no finished response"
     textless = changed(tmp_path / "textless", text=None)
     assert re.search(r"response arithmetic_\d+ has no text", failure(textless, "--output", output))
     result = tokur_calibrate("--apply", learned[0], part, "--output", learned[0])
