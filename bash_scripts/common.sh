@@ -58,11 +58,18 @@ error_lines() {
         awk '!seen[$0]++' | tail -n 3
 }
 
+# printable: standard input without what a terminal would obey: control characters of both sets but the tab and the
+# line break, and those that reorder a text. A log may quote what a model or a data set says.
+printable() {
+    LC_ALL=C tr -d '\000-\010\013-\037\177' |
+        LC_ALL=C sed -E 's/\xc2[\x80-\x9f]//g; s/\xe2\x80[\x8b\x8e\x8f\xa8-\xae]//g; s/\xe2\x81[\xa0-\xaf]//g; s/\xd8\x9c//g'
+}
+
 # last_words LOG BYTES: why a process failed that found its log BYTES long: its errors, behind which shutting down may
 # have written more, or the end of what it wrote.
 last_words() {
     local own
-    error_lines "$1" "$2" && return
-    own=$(tail -c +$(($2 + 1)) -- "$1" | tail -n 3)
+    error_lines "$1" "$2" | printable && return
+    own=$(tail -c +$(($2 + 1)) -- "$1" | tail -n 3 | printable)
     echo "${own:-(it wrote nothing)}"
 }

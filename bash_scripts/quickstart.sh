@@ -49,6 +49,7 @@ NUM_SAMPLES=${NUM_SAMPLES:-5}
 BATCH_SIZE=${BATCH_SIZE:-16}
 RESULTS_DIR=${RESULTS_DIR:-results}
 LOG=${LOG_DIR:-$RESULTS_DIR/logs}/quickstart.log
+[[ -n ${TOKUR_CACHE:-}${HOME:-} ]] || die "HOME is not set; set TOKUR_CACHE to the folder that the model is kept in"
 CACHE=${TOKUR_CACHE:-$HOME/.cache/tokur}
 status=0 # of the whole: 1 if something is missing in the end
 
@@ -73,7 +74,7 @@ tick() {
     local began=$SECONDS line columns
     while kill -0 "$$" 2>/dev/null; do
         columns=$(stty size <&3 2>/dev/null | cut -d ' ' -f 2) || true
-        line=$(tail -c +$(($2 + 1)) -- "$LOG" | tail -c 1000 | tr '\r' '\n' | tr -d '\000-\011\013-\037' | grep . | tail -n 1) || true
+        line=$(tail -c +$(($2 + 1)) -- "$LOG" | tail -c 1000 | tr '\r' '\n' | tr '\t' ' ' | printable | grep . | tail -n 1) || true
         line="quickstart: $1 ($((SECONDS - began)) s)${line:+  $line}"
         printf '\r\033[K%s' "${line:0:$((${columns:-80} < 100 ? ${columns:-80} - 1 : 99))}" >&3
         sleep 1

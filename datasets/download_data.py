@@ -26,7 +26,9 @@ from huggingface_hub import constants
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bayesian_transformer.command_line import say
 from bayesian_transformer.files import atomic_path, dumps, read_jsonl
+from bayesian_transformer.printable import one_line
 
 Row = dict[str, Any]
 PROBE_SECONDS = 10
@@ -215,7 +217,7 @@ def _first_delivery(problem_set: ProblemSet) -> list[Row]:
             rows = [problem_set.convert(row, i) | {"source": source.label} for i, row in enumerate(raw)]
             check(rows, problem_set)
         except (OSError, ValueError, DatasetsError, HTTPError) as error:
-            reasons.append(f"{source.label}: {' '.join(str(error).split())}")
+            reasons.append(f"{source.label}: {one_line(error)}")
         else:
             return rows
     raise ValueError("; ".join(reasons))
@@ -270,7 +272,7 @@ def fetch(problem_sets: Iterable[ProblemSet], output_dir: Path) -> list[str]:
             click.echo(f"{problem_set.name}: {obtain(problem_set, output_dir)}")
         except (OSError, ValueError) as error:
             failed.append(problem_set.name)
-            click.echo(f"{problem_set.name}: FAILED: {error}", err=True)
+            say(f"{problem_set.name}: FAILED: {error}", err=True)
     return failed
 
 

@@ -19,10 +19,10 @@ import click
 from tqdm import tqdm
 
 import bayesian_transformer
-from bayesian_transformer.command_line import one_line_errors
+from bayesian_transformer.aggregations import DEFAULT_WINDOW
+from bayesian_transformer.command_line import one_line_errors, say
 from bayesian_transformer.grading import Grader
 from bayesian_transformer.results import GREEDY_SUBDIR, PARTS, dataset_name, folders_to_read, model_name
-from bayesian_transformer.scores import DEFAULT_WINDOW
 from eval.utils.bootstrap import DEFAULT_DRAWS
 from eval.utils.brief import brief_text
 from eval.utils.detection import SeedRun, load_run
@@ -81,7 +81,7 @@ def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, *
         )
         page = write_detection_report(report, report_folder(output_dir or results_dir / "eval", f"{model}_{dataset}"))
     if options["brief"]:
-        click.echo(f"\n{brief_text(report)}\n\nReport: {page}")
+        say(f"\n{brief_text(report)}\n\nReport: {page}")
     else:
         print_report(report, page)
     if missing:
@@ -91,11 +91,11 @@ def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, *
 def print_report(report: Report, page: Path) -> None:
     """Notes on stderr; the table and the path of the report on stdout."""
     for note in report.notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     seeds = ", ".join(str(run.seed) for run in report.evaluation.runs)
-    click.echo(f"\n{report.title}, seed {seeds}; metrics in percent\n")
-    click.echo(text_table(report.evaluation))
-    click.echo(f"\nReport: {page}")
+    say(f"\n{report.title}, seed {seeds}; metrics in percent\n")
+    say(text_table(report.evaluation))
+    say(f"\nReport: {page}")
 
 
 def asked_seeds(options: dict[str, Any]) -> Sequence[int]:

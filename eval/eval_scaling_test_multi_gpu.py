@@ -21,7 +21,7 @@ import click
 from tqdm import tqdm
 
 import bayesian_transformer
-from bayesian_transformer.command_line import one_line_errors
+from bayesian_transformer.command_line import one_line_errors, say
 from bayesian_transformer.files import write_json
 from bayesian_transformer.grading import Grader
 from bayesian_transformer.problems import answer_text, load_problems, question_id
@@ -98,10 +98,10 @@ def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, *
         save_figure(scaling_figure(rows, title), Path(f"{stem}_plot.png"))
         write_json(Path(f"{stem}_metadata.json"), origin | counts(problems) | found)
     for note in [*failures, *notes]:
-        click.echo(f"note: {note}", err=True)
-    click.echo(f"\nScaling: {model} on {dataset}, {len(problems)} problems; accuracy in percent\n")
-    click.echo(scaling_table(rows))
-    click.echo(f"\nSummary: {stem}_summary.csv\nPlot: {stem}_plot.png")
+        say(f"note: {note}", err=True)
+    say(f"\nScaling: {model} on {dataset}, {len(problems)} problems; accuracy in percent\n")
+    say(scaling_table(rows))
+    say(f"\nSummary: {stem}_summary.csv\nPlot: {stem}_plot.png")
     if failures:
         raise click.ClickException(f"{len(failures)} of {len(failures) + len(problems)} files could not be used")
 

@@ -20,7 +20,7 @@ if __name__ == "__main__":  # vLLM starts processes that import this file
     params = [SamplingParams(temperature=0.0, max_tokens=32, seed=seed) for seed in (1, 2)]
     for output in llm.chat(chats, params):
         completion = output.outputs[0]
-        print(completion.text)
+        print(repr(completion.text))  # as it is: a model may write what a terminal would obey
         for token_id, entry in zip(completion.token_ids, completion.uncertainties, strict=True):
             token = entry[token_id]
             print(f"{token.decoded_token!r:10} TU {token.total_uncertainty:.4f} EU {token.epistemic_uncertainty:.4f}")

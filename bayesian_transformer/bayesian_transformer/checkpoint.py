@@ -1,8 +1,15 @@
-"""Reading checkpoints: their config, which safetensors file holds which tensor, whether a weight is usable."""
+"""Reading checkpoints: their config, which safetensors file holds which tensor, whether a weight is usable.
+
+Which files hold the weights is decided in `stored_tensors` alone, as transformers decides it.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import logging
+from codecs import BOM_UTF8
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +17,31 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .architectures import ARCHITECTURES
+from .files import parse_document, read_document
 from .noise import PROJECTIONS
+
+logger = logging.getLogger(__name__)
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
 BASIS = "basis_vectors"
 _SAMPLED_BYTES = 4096
+_CHECKED_ELEMENTS = 1 << 24  # at a time, which bounds the memory
+_MOST_JSON_BYTES = 1 << 25  # far above the index of the largest model
 _FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies, and what the header of its file says of it."""
+
+    file: str  # its name in the folder
+    dtype: str  # as safetensors calls it: F32, BF16
+    shape: tuple[int, ...]
+    begin: int  # first byte in the file
+    end: int  # one past the last
 
 
 def projection_name(layer: int, projection: str) -> str:
@@ -34,7 +58,7 @@ def check_weight(name: str, tensor: Tensor) -> None:
     """Raise ValueError naming the tensor unless it is floating (not quantised) and finite."""
     if tensor.dtype not in _FLOAT_DTYPES:
         raise ValueError(f"{name}: dtype {tensor.dtype} is not supported; use an unquantised checkpoint")
-    if not torch.isfinite(tensor).all():
+    if not all(torch.isfinite(part).all() for part in tensor.flatten().split(_CHECKED_ELEMENTS)):
         raise ValueError(f"{name}: holds NaN or infinite values; the checkpoint is damaged, get it again")
 
 
@@ -45,20 +69,37 @@ def read_config(model_path: Path) -> dict[str, Any]:
     return _read_object(model_path / CONFIG_FILE, "give the folder of a Hugging Face model")
 
 
-def tensor_files(model_path: Path) -> dict[str, str]:
-    """Tensor name -> name of the safetensors file that holds it; every file and tensor is known to exist.
+def is_tfb(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json belongs to a TFB checkpoint."""
+    return config.get("model_type") in [architecture.model_type for architecture in ARCHITECTURES.values()]
 
-    Raises ValueError if there are no safetensors, or if the index or one of its shards is missing or wrong.
+
+def check_link(path: Path) -> None:
+    """ValueError if `path` is a link that leads nowhere or round in a circle, as an interrupted download leaves one."""
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path}: a broken link (to {path.readlink()}); get the file again, or remove the link")
+
+
+def tensor_files(model_path: Path) -> dict[str, str]:
+    """Tensor name -> name of the safetensors file that holds it; see `stored_tensors`."""
+    return {name: tensor.file for name, tensor in stored_tensors(model_path).items()}
+
+
+def stored_tensors(model_path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a checkpoint folder by name, in the files that transformers would read.
+
+    model.safetensors comes first, and is then the only file. Without it the index names the files, all of whose tensors
+    are read. ValueError if there are no safetensors, or if the index or a file is missing or wrong.
     """
-    index = model_path / INDEX_FILE
+    single, index = model_path / SINGLE_FILE, model_path / INDEX_FILE
+    for path in (single, index):
+        check_link(path)
+    if single.is_file():
+        if index.is_file() and _weight_files(index) != {SINGLE_FILE}:
+            _warn(f"{single}: is read alone, as transformers does; remove what is out of date, it or {INDEX_FILE}")
+        return _tensors_of(single)
     if index.is_file():
-        weight_map = _read_object(index, "get it again").get("weight_map")
-        if not isinstance(weight_map, Mapping) or not weight_map or not _are_texts(weight_map.values()):
-            raise ValueError(f"{index}: weight_map must give a file name for each tensor; get the file again")
-        _check_shards(model_path, weight_map)
-        return dict(weight_map)
-    if (model_path / SINGLE_FILE).is_file():
-        return dict.fromkeys(_tensor_names(model_path / SINGLE_FILE), SINGLE_FILE)
+        return _indexed_tensors(model_path, index)
     if any(model_path.glob("*.safetensors")):
         raise ValueError(f"{index}: missing, though there are safetensors shards; get the file from the model's page")
     raise ValueError(
@@ -67,37 +108,95 @@ def tensor_files(model_path: Path) -> dict[str, str]:
     )
 
 
-def _are_texts(values: Iterable[object]) -> bool:
-    return all(isinstance(value, str) for value in values)
+def reads_single_file(model_path: Path) -> bool:
+    """Whether `stored_tensors` reads model.safetensors alone."""
+    return (model_path / SINGLE_FILE).is_file()
 
 
-def _check_shards(model_path: Path, weight_map: Mapping[str, str]) -> None:
-    for shard in sorted(set(weight_map.values())):
-        if Path(shard).name != shard or not (model_path / shard).is_file():
-            raise ValueError(f"{model_path / shard}: missing, though {INDEX_FILE} names it; get the shard again")
-        absent = {name for name, file in weight_map.items() if file == shard} - set(_tensor_names(model_path / shard))
-        if absent:
-            raise ValueError(f"{model_path / shard}: tensor {min(absent)} is missing, though {INDEX_FILE} names it")
+@cache
+def _warn(text: str) -> None:
+    """Say it once: a folder is read several times."""
+    logger.warning("%s", text)
 
 
-def _tensor_names(path: Path) -> list[str]:
+def _weight_files(index: Path) -> set[str] | None:
+    """The files that an index names which nothing depends on; None if it is damaged."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except (OSError, SafetensorError) as error:
+        return set(_weight_map(index).values())
+    except ValueError:
+        return None
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    weight_map = _read_object(index, "get it again").get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{index}: weight_map must give a file name for each tensor; get the file again")
+    for tensor, name in weight_map.items():
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise ValueError(
+                f"{index}: {tensor} is said to be in {name!r}, which is not the name of a safetensors file in this "
+                "folder; get the file again"
+            )
+    return weight_map
+
+
+def _indexed_tensors(model_path: Path, index: Path) -> dict[str, StoredTensor]:
+    weight_map = _weight_map(index)
+    tensors: dict[str, StoredTensor] = {}
+    for shard in sorted(set(weight_map.values())):
+        path = model_path / shard
+        check_link(path)
+        if not path.is_file():
+            raise ValueError(f"{path}: missing, though {INDEX_FILE} names it; get the shard again")
+        found = _tensors_of(path)
+        if absent := {name for name, file in weight_map.items() if file == shard} - found.keys():
+            raise ValueError(f"{path}: tensor {min(absent)} is missing, though {INDEX_FILE} names it")
+        if twice := found.keys() & tensors.keys():
+            raise ValueError(f"{path}: tensor {min(twice)} is in {tensors[min(twice)].file} too; get the shards again")
+        tensors |= found
+    if not isinstance(_read_object(index, "get it again").get("metadata"), dict):
+        raise ValueError(f"{index}: has no metadata, which transformers needs; get the file again")
+    return tensors
+
+
+def _tensors_of(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file, whose header says the truth about their places."""
+    try:
+        with safe_open(path, framework="pt"):  # checks sizes and offsets
+            pass
+        with path.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            header = parse_document(stream.read(size), "get the file again")
+    except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}); get it again") from error
+    header.pop("__metadata__", None)
+    return {
+        name: StoredTensor(path.name, entry["dtype"], tuple(entry["shape"]), *_places(entry, 8 + size))
+        for name, entry in header.items()
+    }
+
+
+def _places(entry: Mapping[str, Any], start: int) -> tuple[int, int]:
+    begin, end = entry["data_offsets"]
+    return start + begin, start + end
 
 
 def _read_object(path: Path, advice: str) -> dict[str, Any]:
+    check_link(path)
     if not path.is_file():
         raise ValueError(f"{path}: missing; {advice}")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); {advice}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object; {advice}")
-    return value
+    if path.stat().st_size > _MOST_JSON_BYTES:
+        raise ValueError(f"{path}: is {path.stat().st_size} bytes long, which no such file is; {advice}")
+    with path.open("rb") as file:
+        if file.read(len(BOM_UTF8)) == BOM_UTF8:
+            raise ValueError(f"{path}: begins with a byte order mark, which transformers refuses; save it without")
+    found = read_document(path, advice)
+    for key, value in found.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError as error:
+            raise ValueError(f"{path}: {key} holds NaN or an infinity, which JSON has not; {advice}") from error
+    return found
 
 
 def weights_digest(model_path: Path) -> str:
@@ -108,21 +207,10 @@ def weights_digest(model_path: Path) -> str:
     cut into files makes no difference.
     """
     digest = hashlib.sha256()
-    files = tensor_files(model_path)
-    headers = {file: _read_header(model_path / file) for file in set(files.values())}
-    for name, file in sorted(files.items()):
-        data_start, header = headers[file]
-        begin, end = header[name]["data_offsets"]
-        size = end - begin if name.endswith(BASIS) else min(end - begin, _SAMPLED_BYTES)
-        digest.update(f"{name} {header[name]['dtype']} {header[name]['shape']}\n".encode())
-        with (model_path / file).open("rb") as stream:
-            stream.seek(data_start + begin)
-            digest.update(stream.read(size))
+    for name, tensor in sorted(stored_tensors(model_path).items()):
+        size = tensor.end - tensor.begin
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        with (model_path / tensor.file).open("rb") as stream:
+            stream.seek(tensor.begin)
+            digest.update(stream.read(size if name.endswith(BASIS) else min(size, _SAMPLED_BYTES)))
     return digest.hexdigest()[:16]
-
-
-def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
-    """Where the data of a readable safetensors file begins, and its header."""
-    with path.open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        return 8 + size, json.loads(stream.read(size))

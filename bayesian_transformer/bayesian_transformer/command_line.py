@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import click
 
 from . import __version__
+from .printable import one_line, printable
 
 # Each subcommand: the module and the name of its click command, and its line in the help.
 _COMMANDS = {
@@ -53,9 +54,21 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        raise click.ClickException(" ".join(str(error).split())) from error
+        raise click.ClickException(one_line(error)) from error
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print a text that may quote a model, a data set or a file's name, see printable.py."""
+    click.echo(printable(text), err=err)
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def log_to_stderr() -> None:
     """Show what the package logs, as plain lines."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

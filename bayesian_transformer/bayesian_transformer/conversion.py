@@ -6,9 +6,10 @@ Memory stays near the largest noisy weight and its SVD. The output appears under
 """
 
 import json
+import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,28 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .architectures import ARCHITECTURES
+from .carried_files import copy_carried_files
 from .checkpoint import (
     BASIS,
     CONFIG_FILE,
     INDEX_FILE,
     SINGLE_FILE,
     check_weight,
+    is_tfb,
     noisy_projections,
     read_config,
     tensor_files,
 )
+from .files import naming
+from .fitting import check_fit
 from .layers import basis_vectors
 from .noise_config import DEFAULT_RANK, NoiseConfig, check_kind
+from .printable import one_line
+
+logger = logging.getLogger(__name__)
 
 BASIS_SHARD = "model-basis-vectors.safetensors"
 _SINGLE_FILE_SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot"}
 
 
 def convert_checkpoint(
@@ -60,19 +67,16 @@ def convert_checkpoint(
         raise ValueError(f"rank must be at least 1; got {rank}")
     config = read_config(model_path)
     name = _check_architecture(model_path, config, architecture)
-    files = tensor_files(model_path)
+    tensors = check_fit(model_path, config)
+    files = _check_files(model_path, tensors.keys())
     _check_output(model_path, output_path, files, overwrite)
+    _check_values(model_path, files, tensors.keys() - _noisy_weights(config))  # those are checked when they are read
     with new_directory(output_path) as directory:
         copied = _copy_files(model_path, directory, files)
         basis = _compute_basis(model_path, files, config, rank, bayes_noise)
         _save_basis(directory, files, copied, basis)
         _write_json(directory / CONFIG_FILE, config | _tfb_keys(name, rank, bayes_noise, model_path))
     return output_path
-
-
-def is_tfb(config: dict[str, Any]) -> bool:
-    """Whether a config.json belongs to a TFB checkpoint."""
-    return config.get("model_type") in [architecture.model_type for architecture in ARCHITECTURES.values()]
 
 
 def _check_architecture(model_path: Path, config: dict[str, Any], architecture: str | None) -> str:
@@ -87,10 +91,24 @@ def _check_architecture(model_path: Path, config: dict[str, Any], architecture: 
         raise ValueError(f"{path}: model_type is {model_type}, not {architecture}; use --architecture {model_type}")
     if "quantization_config" in config:
         raise ValueError(f"{path}: the checkpoint is quantised; convert the unquantised model instead")
-    layers = config.get("num_hidden_layers")
-    if not isinstance(layers, int) or layers < 1:
-        raise ValueError(f"{path}: num_hidden_layers must be an integer >= 1; got {layers!r}")
     return known[model_type]
+
+
+def _check_files(model_path: Path, known: Set[str]) -> dict[str, str]:
+    """Tensor name -> file, of a checkpoint that has no basis yet. A warning names a tensor that is not `known`."""
+    files = tensor_files(model_path)
+    unknown = sorted(name for name in files.keys() - known if ".rotary_emb." not in name)  # older ones have those
+    if unknown:
+        logger.warning(
+            "%s: tensor %.200r and %d more are not of this model; transformers leaves them unread, vLLM refuses them",
+            model_path / files[unknown[0]],
+            unknown[0],
+            len(unknown) - 1,
+        )
+    for tensor, file in sorted(files.items()):
+        if tensor.endswith(f".{BASIS}") or file == BASIS_SHARD:
+            raise ValueError(f"{model_path / file}: holds basis vectors already ({tensor}); convert the base model")
+    return files
 
 
 def _check_output(model_path: Path, output_path: Path, files: dict[str, str], overwrite: bool) -> None:
@@ -113,7 +131,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(f"{path}: cannot be written ({reason}); mend that or choose another folder") from error
 
 
@@ -139,11 +157,8 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 def _copy_files(model_path: Path, directory: Path, files: dict[str, str]) -> dict[str, str]:
-    """Copy the shards and everything that is not a weight file; return old shard name -> new shard name."""
-    for source in sorted(model_path.iterdir()):
-        skip = source.suffix in _WEIGHT_SUFFIXES or source.name.endswith(".index.json") or source.name == CONFIG_FILE
-        if source.is_file() and not skip and not source.name.startswith("."):
-            shutil.copyfile(source, directory / source.name)
+    """Copy the shards and what else belongs to the model; return old shard name -> new shard name."""
+    copy_carried_files(model_path, directory)
     shards = {shard: shard for shard in files.values()}
     if set(shards) == {SINGLE_FILE}:
         shards = {SINGLE_FILE: _SINGLE_FILE_SHARDS[0]}
@@ -166,17 +181,27 @@ def _compute_basis(
     return basis
 
 
+def _check_values(model_path: Path, files: dict[str, str], names: Set[str]) -> None:
+    """ValueError, naming file and tensor, unless all values of these tensors are finite."""
+    for shard in sorted(set(files.values())):
+        with safe_open(model_path / shard, framework="pt") as file:
+            for name in sorted(name for name in names if files[name] == shard):
+                check_weight(f"{model_path / shard}: tensor {name}", file.get_tensor(name))
+
+
+def _noisy_weights(config: dict[str, Any]) -> set[str]:
+    return {f"{prefix}.weight" for prefix in noisy_projections(config["num_hidden_layers"])}
+
+
 def _read_weight(model_path: Path, files: dict[str, str], name: str) -> Tensor:
-    if name not in files:
-        raise ValueError(f"{model_path}: tensor {name} is missing; the checkpoint does not fit its {CONFIG_FILE}")
+    """A tensor; ValueError, naming file and tensor, unless all its values are finite."""
+    where = f"{model_path / files[name]}: tensor {name}"
     try:
         with safe_open(model_path / files[name], framework="pt") as file:
             weight: Tensor = file.get_tensor(name)
     except SafetensorError as error:
-        raise ValueError(f"{model_path / files[name]}: tensor {name} cannot be read ({error})") from error
-    check_weight(name, weight)
-    if weight.dim() != 2:
-        raise ValueError(f"{name}: expected a matrix, got shape {list(weight.shape)}")
+        raise ValueError(f"{where} cannot be read ({error})") from error
+    check_weight(where, weight)
     return weight
 
 
@@ -197,7 +222,8 @@ def _save_basis(directory: Path, files: dict[str, str], shards: dict[str, str], 
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    with naming(path):
+        path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def _tfb_keys(architecture: str, rank: int, bayes_noise: str, model_path: Path) -> dict[str, Any]:

@@ -58,8 +58,7 @@ def tfb_model(model_path: Path | None = None) -> Path:
 
     A TFB checkpoint is returned as it is.
     """
-    from .checkpoint import read_config  # with torch, which `--help` does without
-    from .conversion import is_tfb
+    from .checkpoint import is_tfb, read_config  # with torch, which `--help` does without
 
     if model_path is None:
         return _converted(base_model(), cache_dir() / f"TFB-{MODEL_NAME}")
@@ -83,9 +82,13 @@ def _converted(model_path: Path, output_path: Path) -> Path:
 
 
 def _fingerprint(model_path: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of the last change of each of a model's files, whose content would take long to read."""
-    files = sorted(file for file in model_path.iterdir() if file.is_file() and not file.name.startswith("."))
-    return {file.name: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
+    """Size and time of the last change of each file that a conversion reads, whose content would take long to read."""
+    from .carried_files import carried_files
+    from .checkpoint import CONFIG_FILE, INDEX_FILE, tensor_files
+
+    names = {*map(str, carried_files(model_path)), *tensor_files(model_path).values(), CONFIG_FILE, INDEX_FILE}
+    found = {name: (model_path / name).stat() for name in sorted(names) if (model_path / name).exists()}
+    return {name: (file.st_size, file.st_mtime_ns) for name, file in found.items()}
 
 
 def _write_model(gguf: Path, directory: Path) -> None:

@@ -27,8 +27,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .checkpoint import BASIS, check_weight, tensor_files
+from .checkpoint import BASIS, check_weight, is_tfb, read_config, tensor_files
 from .config import DEFAULT_RANK, NoiseConfig, NoiseKeys
+from .fitting import check_fit
 from .hf.generation import Seeds, generate_with_uncertainties
 from .hf.noisy_forward import FULL_RANK_KINDS
 from .hf.projections import NoisyProjection, find_projections
@@ -93,8 +94,7 @@ class NoisyModelMixin:
     def from_pretrained(cls, path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """Load a checkpoint as transformers does; ValueError names a basis tensor that is missing or wrong."""
         if path is not None and Path(path).is_dir() and not kwargs.keys() & {"subfolder", "variant"}:
-            for name, vectors in load_basis(Path(path)).items():
-                check_weight(f"{path}: tensor {name}", vectors)  # loading casts them, integers too
+            _check_folder(Path(path), kwargs.get("config"))
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = super().from_pretrained(path, *args, **kwargs)  # type: ignore[misc]
         for name in sorted(info["missing_keys"]):
@@ -254,6 +254,15 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin
 
 
 _WRAPPERS: WeakSet[BayesianForCausalLMModel] = WeakSet()  # all that are alive
+
+
+def _check_folder(path: Path, config: object) -> None:
+    """ValueError, naming file and tensor, for a checkpoint that does not fit its config, the one given or its own."""
+    keys = config.to_dict() if isinstance(config, PreTrainedConfig) else read_config(path)
+    if is_tfb(keys):
+        check_fit(path, keys)
+    for name, vectors in load_basis(path).items():
+        check_weight(f"{path}: tensor {name}", vectors)  # loading casts them, integers too
 
 
 def load_basis(path: Path) -> dict[str, Tensor]:

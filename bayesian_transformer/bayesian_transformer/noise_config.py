@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 DEFAULT_RANK = 8
+MOST_SAMPLES = 1 << 16
 NOISE_KINDS = ("right", "left")  # directions of low-rank noise, see layers.py
 
 
@@ -57,6 +58,8 @@ class NoiseConfig:
             raise ValueError(f"bayes_sigma must be a finite number >= 0; got {sigma!r}")
         if not _is_integer(self.num_samples) or self.num_samples < 1:
             raise ValueError(f"num_samples must be an integer >= 1; got {self.num_samples!r}")
+        if self.num_samples > MOST_SAMPLES:  # each is a row of a forward: no machine has the memory
+            raise ValueError(f"num_samples must be at most {MOST_SAMPLES}; got {self.num_samples!r}")
         if not isinstance(indices, list | tuple) or not indices or any(not _is_integer(i) or i < 0 for i in indices):
             raise ValueError(f"basis_idx must list integers >= 0, at least one; got {indices!r}")
         if len(set(indices)) != len(indices):

@@ -4,6 +4,8 @@ All are in nats. This is the one table; the formulas are in uncertainty.py. The 
 columns: tensors [N, 8], the rows that leave the vLLM worker, the kernels in C++ and Triton.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -42,3 +44,12 @@ QUANTITIES = (
 FIELDS = tuple(quantity.name for quantity in QUANTITIES)
 ATTRIBUTES = tuple(quantity.attribute for quantity in QUANTITIES)
 QUANTITY_BY_NAME = {quantity.name: quantity for quantity in QUANTITIES}
+
+
+def without_value(arrays: Iterable[object]) -> bool:
+    """Whether the arrays of a response, [tokens] each, hold values of which not one is finite.
+
+    None stands for a value that is not, as in JSON. A response without tokens has no values, so it is not meant.
+    """
+    values = [value for array in arrays if isinstance(array, list) for value in array]
+    return bool(values) and not any(isinstance(value, int | float) and math.isfinite(value) for value in values)

@@ -7,16 +7,16 @@ Runs write under the long names of models and data sets, unless they are given a
 All uncertainties are in nats. A value that is not finite is stored as null.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .files import iter_jsonl
+from .files import iter_jsonl, read_document
 from .problems import answer_text, problem_text, question_id, unique_id
-from .quantities import FIELDS
+from .quantities import FIELDS, without_value
+from .scores import stored_scores
 
 # Short names of the published models, folders under $MODEL_BASE_DIR.
 MODELS = {
@@ -185,13 +185,7 @@ def _check_greedy_record(where: str, record: Mapping[str, Any]) -> None:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """A JSON object from `path`; ValueError, naming the file, if it holds anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); move it away") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object; move it away")
-    return value
+    return read_document(path, "move it away")
 
 
 def check_same(where: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -209,7 +203,7 @@ def completion_arrays(completion: Any) -> dict[str, list[float]]:
     """The eight per-token quantities of a vLLM completion as lists, in generation order.
 
     Values have 9 significant digits, which is all of a float32 and half of what a float64 prints.
-    ValueError if the completion carries no uncertainties or not one for every token.
+    ValueError if the completion carries no uncertainties or not one for every token, or if no value is finite.
     """
     uncertainties = getattr(completion, "uncertainties", None)
     token_ids = completion.token_ids
@@ -218,7 +212,10 @@ def completion_arrays(completion: Any) -> dict[str, list[float]]:
     if len(uncertainties) != len(token_ids):
         raise ValueError(f"vLLM returned {len(uncertainties)} uncertainties for {len(token_ids)} tokens")
     rows = [entry[token_id].row() for entry, token_id in zip(uncertainties, token_ids, strict=True)]
-    return {name: [float(f"{row[column]:.9g}") for row in rows] for column, name in enumerate(FIELDS)}
+    arrays = {name: [float(f"{row[column]:.9g}") for row in rows] for column, name in enumerate(FIELDS)}
+    if without_value(arrays.values()):
+        raise ValueError("not one value is finite: the model overflows in its dtype; run it in another one")
+    return arrays
 
 
 def greedy_record(
@@ -243,8 +240,8 @@ def response_record(completion: Any, per_token: bool = False) -> dict[str, Any]:
     """One response in the published schema, plus its length, end, further scores and, if asked, per-token arrays.
 
     tu, au, eu, ll are sums over the tokens, ntu, nau, neu means; nll is the mean log-probability, not negated, as in
-    the published files. `scores` holds means, under the names of scores.py and, for older readers, under those that it
-    had first. Means over no token at all are null.
+    the published files. `scores` holds all other scores of scores.py by name, not negated, and, for older readers, four
+    means under the names that they had first. Means over no token at all are null.
     """
     arrays = completion_arrays(completion)
     further = {
@@ -269,6 +266,7 @@ def response_record(completion: Any, per_token: bool = False) -> dict[str, Any]:
             "dc": further["confidence"],
             "entropy": further["entropy"],
             "bir": further["bir"],
+            **stored_scores(arrays),
             **{f"{name}_mean": value for name, value in further.items()},
         },
         "token_count": len(completion.token_ids),

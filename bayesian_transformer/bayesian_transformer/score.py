@@ -7,12 +7,12 @@ optionally `seed`. A space between prompt and response belongs to the response; 
 where the tokenizer adds one by itself. Each output line repeats its input and adds `line` (the input line's number),
 `token_ids`, `tokens`, one array per quantity, and how it was computed; its input must have none of these fields but
 `seed`. A run that was cut short resumes where it stopped. Lines that cannot be scored are reported by number; all
-others are scored, and the exit status is 1.
+others are scored, and the exit status is 1. A response of which not one value is finite, in any token and quantity,
+counts among the former and gets no output line; a dtype that overflows makes such.
 """
 
 import json
 import sys
-from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from .command_line import one_line_errors
+from .command_line import one_line_errors, say
 from .encoding import CHUNK_ROWS, ScoringRequest
-from .files import append_jsonl, drop_torn_line, dumps
+from .files import append_jsonl, drop_torn_line, dumps, naming, numbered_lines, parse_object
 from .noise_config import NoiseConfig
-from .quantities import FIELDS
+from .printable import printable
+from .quantities import FIELDS, without_value
 
 if TYPE_CHECKING:
     from .scoring import ScoredText
@@ -45,14 +46,12 @@ class BadLine(ValueError):
 def parse_line(line: bytes, seed: int) -> tuple[dict[str, Any], ScoringRequest]:
     """The object on an input line and the request it makes. BadLine says what is wrong with it."""
     try:
-        record = json.loads(line.decode("utf-8"))
+        record = parse_object(line)
         dumps(record).encode("utf-8")  # the output line repeats it
     except UnicodeError as error:
         raise BadLine(f"not valid UTF-8 ({error})") from error
     except (ValueError, RecursionError) as error:
-        raise BadLine(f"not valid JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise BadLine(f"expected a JSON object, got {type(record).__name__}")
+        raise BadLine(str(error)) from error
     if taken := sorted(_ADDED & record.keys()):
         raise BadLine(f"has the field {taken[0]}, which the output line adds; rename it")
     if not isinstance(record.get("response"), str):
@@ -76,12 +75,13 @@ def _are_messages(value: Any) -> bool:
     )
 
 
-def read_lines(source: Path) -> list[bytes]:
-    """The lines of an input file, without the mark that some editors put at the beginning of UTF-8."""
-    return source.read_bytes().removeprefix(BOM_UTF8).split(b"\n")
+def read_lines(source: Path) -> list[tuple[int, bytes]]:
+    """The lines of an input file that are not blank, with their numbers."""
+    with source.open("rb") as file:
+        return list(numbered_lines(file))
 
 
-def read_scores(output: Path, lines: list[bytes]) -> dict[int, dict[str, Any]]:
+def read_scores(output: Path, lines: list[tuple[int, bytes]]) -> dict[int, dict[str, Any]]:
     """The rows of an output file by the number of their input line. ValueError if another program wrote it.
 
     Nothing is changed. A torn last line is left out; where it is the only one, it must begin as one of `lines` does.
@@ -96,7 +96,7 @@ def read_scores(output: Path, lines: list[bytes]) -> dict[int, dict[str, Any]]:
         if not isinstance(row, dict) or row.get("schema_version") != SCHEMA_VERSION or type(row.get("line")) is not int:
             raise ValueError(f"{output}:{number}: not a line of scores; choose another --output")
         rows[row["line"]] = row
-    if torn and not rows and not any(_begins_alike(torn, line) for line in lines):
+    if torn and not rows and not any(_begins_alike(torn, line) for _, line in lines):
         raise ValueError(f"{output}: does not hold scores; choose another --output")
     return rows
 
@@ -120,7 +120,7 @@ class Scoring:
     """One run over a file: what is done already, what failed, and the settings that every output line records."""
 
     def __init__(
-        self, lines: list[bytes], output: Path, noise: NoiseConfig, seed: int, *, model: str, dtype: str
+        self, lines: list[tuple[int, bytes]], output: Path, noise: NoiseConfig, seed: int, *, model: str, dtype: str
     ) -> None:
         self.lines, self.output, self.seed, self.failures = lines, output, seed, 0
         self.settings = {
@@ -137,14 +137,13 @@ class Scoring:
                 raise ValueError(f"{output}: line {number} was scored with {changed}; choose another --output")
         drop_torn_line(output)
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.touch()  # an input without texts has an output too
+        with naming(output):
+            output.touch()  # an input without texts has an output too
 
     def requests(self, source: Path) -> Iterator[tuple[int, dict[str, Any], ScoringRequest]]:
         """The lines still to score; bad ones are reported and counted. ValueError if one that was scored is gone."""
         gone = set(self.done)
-        for number, line in enumerate(self.lines, start=1):
-            if not line.strip():
-                continue
+        for number, line in self.lines:
             try:
                 record, request = parse_line(line, self.seed)
             except BadLine as error:
@@ -154,18 +153,27 @@ class Scoring:
                 yield number, record, request
             elif self._same(self.done[number], record, request):
                 gone.remove(number)
+                if without_value([self.done[number].get(name) for name in FIELDS]):  # from before they were refused
+                    self.fail(source, number, self._no_value())
         for number in sorted(gone):
             raise ValueError(f"{self.output}: line {number} is not that of {source}; choose another --output")
 
     def fail(self, source: Path, number: int, error: ValueError) -> None:
         self.failures += 1
-        tqdm.write(f"{source}:{number}: {error}", file=sys.stderr)  # above the progress bar
+        tqdm.write(printable(f"{source}:{number}: {error}"), file=sys.stderr)  # above the progress bar
 
     def write(self, number: int, record: dict[str, Any], request: ScoringRequest, scored: "ScoredText") -> None:
+        """Store the line of a text. BadLine, and no line, if not one of its values is finite."""
         arrays = {name: getattr(scored.uncertainties, name).tolist() for name in FIELDS}
+        if without_value(arrays.values()):
+            raise self._no_value()
         result = {"token_ids": scored.token_ids, "tokens": scored.tokens, **arrays}
         origin = {**self.settings, "seed": request.seed, "schema_version": SCHEMA_VERSION}
         append_jsonl(self.output, {**record, "line": number, **result, **origin})
+
+    def _no_value(self) -> BadLine:
+        dtype = self.settings["dtype"]
+        return BadLine(f"not one value is finite: the model overflows in {dtype}; use another --dtype and --output")
 
     @staticmethod
     def _same(row: dict[str, Any], record: dict[str, Any], request: ScoringRequest) -> bool:
@@ -201,7 +209,7 @@ def score_file(
     import torch  # here, because it takes seconds that --help need not wait
 
     from .hf.loading import load_model, load_tokenizer
-    from .scoring import ScoredText, noise_settings, score_texts
+    from .scoring import noise_settings, score_texts
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, tokenizer = load_model(model_path, dtype, device), load_tokenizer(model_path, "--model-path")
@@ -211,14 +219,16 @@ def score_file(
         todo = list(scoring.requests(source))
         results = score_texts(model, tokenizer, [request for *_, request in todo], **settings)
         for (number, record, request), scored in zip(tqdm(todo, unit="text"), results, strict=True):
-            if isinstance(scored, ScoredText):
+            try:
+                if isinstance(scored, ValueError):
+                    raise scored
                 scoring.write(number, record, request, scored)
-            else:
-                scoring.fail(source, number, scored)
+            except ValueError as error:
+                scoring.fail(source, number, error)
     except torch.OutOfMemoryError as error:
         message = f"--device {device}: out of memory; lower --chunk-rows or --batch-size and run the command again"
         raise click.ClickException(message) from error
-    click.echo(f"{output}: {len(scoring.done)} texts were there, {len(todo)} more attempted, {scoring.failures} failed")
+    say(f"{output}: {len(scoring.done)} texts were there, {len(todo)} more attempted, {scoring.failures} failed")
     return scoring
 
 

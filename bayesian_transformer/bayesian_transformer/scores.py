@@ -1,46 +1,28 @@
 """Scores of a response: a quantity of its tokens and how their values become one number. Larger: more confident.
 
 A name says both: `tu_sum`, `ll_mean`. Each quantity is summed and averaged over the tokens, because a sum also measures
-how long the response is; the token count itself is the baseline. Units are nats, except for `length`. Quantities that
+how long the response is; the token count itself is the baseline. Units are nats, except for counts. Quantities that
 measure doubt are negated (`sign` in quantities.py).
 
-To add a score, add an `Aggregation`: detection and scaling compute every entry of `SCORES` and give each a row of the
-tables (eval/utils/detection.py and detection_report.py). A score of two quantities at once is not expressed here.
-
-DeepConf (arXiv 2508.15260) averages the token confidence over sliding windows ("groups"): `confidence_lowest_group` is
-the lowest group, `confidence_bottom_groups` the mean of the lowest 10% of the groups (rounded down, at least one). A
-response shorter than the window is one group. The paper's 2,048 tokens suit traces of 64,000; the default here keeps
-that ratio to 1,024 tokens.
+To add a score, add an `Aggregation` in aggregations.py: detection computes every entry of `SCORES`. A reader is shown
+`LISTED` first, with `PRIMARY` at the head. The rest is to explore: the best of so many scores is good by chance.
 
 Files of the published code and of our scripts have older names for some scores, ALIASES. There `ll` is a mean in one
 file and a sum in another. Code uses the names alone; whoever reads or writes such a file takes its names from here.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
+from .aggregations import AGGREGATIONS, DEFAULT_WINDOW, LENGTH, Aggregation, Array, Response
 from .quantities import FIELDS, QUANTITIES, Quantity
 
-Array = NDArray[np.float64]
-DEFAULT_WINDOW = 32
-BOTTOM_FRACTION = 0.1
-
-
-@dataclass(frozen=True)
-class Aggregation:
-    """How the values of a response's tokens become one number."""
-
-    name: str  # the end of the names of its scores
-    label: str  # for people, after the symbol of the quantity
-    heading: str  # for people, above its scores in a table
-    of: Callable[[Array, int], float]  # token values [T] with T > 0, tokens of a window -> number
-    of_nothing: float = math.nan  # of a response without tokens
-    quantities: tuple[str, ...] = FIELDS  # that it is applied to
+# Named before any of our results were looked at: the published score, its quantity without the length in it, the
+# baseline that needs no noise, and the two at the end of the response, where the answer stands.
+PRIMARY = ("tu_sum", "eu_mean", "ll_mean", "eu_tail", "ll_tail")
 
 
 @dataclass(frozen=True)
@@ -79,6 +61,16 @@ class Score:
         """Its name in the column `score` of the scaling summary: the published one, where there is one."""
         return self.aliases.scaling or self.name
 
+    @property
+    def is_explored(self) -> bool:
+        """Whether it is one of the many that a reader is not shown first."""
+        return self.aggregation.explored and self.name not in PRIMARY
+
+    @property
+    def heading(self) -> str:
+        """What it stands under in a table."""
+        return "Primary scores (named beforehand)" if self.name in PRIMARY else self.aggregation.heading
+
     def value(self, arrays: Mapping[str, Array], tokens: int, window: int = DEFAULT_WINDOW) -> float:
         """The score of a response of `tokens` tokens; NaN if a value of its array is not finite."""
         if self.quantity is None:
@@ -86,32 +78,10 @@ class Score:
         array = arrays[self.quantity.name]
         if not np.isfinite(array).all():
             return math.nan
-        return self.sign * (self.aggregation.of(array, window) if array.size else self.aggregation.of_nothing)
+        if not array.size:
+            return self.aggregation.of_nothing
+        return self.aggregation.of(self.sign * array, Response(arrays, window))
 
-
-def group_means(confidence: Array, window: int) -> Array:
-    """Mean over each full sliding window of a token array [T] with T > 0: [max(1, T - window + 1)]."""
-    return sliding_window_view(confidence, min(window, confidence.size)).mean(axis=-1)
-
-
-def _lowest_group(array: Array, window: int) -> float:
-    return float(group_means(array, window).min())
-
-
-def _bottom_groups(array: Array, window: int) -> float:
-    groups = group_means(array, window)
-    count = max(1, int(groups.size * BOTTOM_FRACTION))
-    return float(np.partition(groups, count - 1)[:count].mean())
-
-
-_GROUPS = "Sliding-window groups"
-AGGREGATIONS = (
-    Aggregation("sum", "sum", "Sums over tokens (mix in response length)", lambda a, _: float(a.sum()), 0.0),
-    Aggregation("mean", "mean", "Means over tokens", lambda a, _: float(a.mean())),
-    Aggregation("lowest_group", "lowest group", _GROUPS, _lowest_group, quantities=("confidence",)),
-    Aggregation("bottom_groups", "bottom groups", _GROUPS, _bottom_groups, quantities=("confidence",)),
-)
-LENGTH = Aggregation("length", "Token count", "Length baseline", lambda a, _: float(a.size), 0.0)
 
 # By score. The scores of sampled responses are those that have a place in a record, in this order.
 ALIASES = {
@@ -127,6 +97,8 @@ ALIASES = {
     "confidence_mean": Aliases(scaling="dc", record=("scores", "dc")),
     "entropy_mean": Aliases(record=("scores", "entropy")),
     "bir_mean": Aliases(record=("scores", "bir")),
+    "eu_tail": Aliases(record=("scores", "eu_tail")),
+    "ll_tail": Aliases(record=("scores", "ll_tail")),
     "length": Aliases(record=("token_count",)),
 }
 
@@ -140,6 +112,8 @@ SCORES = (
     _score(None, LENGTH),
     *(_score(quantity, how) for how in AGGREGATIONS for quantity in QUANTITIES if quantity.name in how.quantities),
 )
+LISTED = tuple(score for score in SCORES if not score.is_explored)
+EXPLORED = tuple(score for score in SCORES if score.is_explored)
 SCORE_BY_NAME = {score.name: score for score in SCORES}
 SAMPLED_SCORES = tuple(SCORE_BY_NAME[name] for name, aliases in ALIASES.items() if aliases.record)
 
@@ -150,6 +124,14 @@ def response_scores(arrays: Mapping[str, Array], tokens: int, window: int = DEFA
     A value that is not finite makes the scores of its array NaN. Of no tokens the sum is 0, the mean NaN.
     """
     return {score.name: score.value(arrays, tokens, window) for score in SCORES}
+
+
+def stored_scores(arrays: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
+    """The scores of a response that a record has no other place for: not negated, None where there is none."""
+    values = {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
+    scores = response_scores(values, values[FIELDS[0]].size)
+    stored = [s for s in SCORES if s.aliases.record in ((), ("scores", s.name))]
+    return {s.name: s.sign * scores[s.name] + 0.0 if math.isfinite(scores[s.name]) else None for s in stored}
 
 
 def record_arrays(record: Mapping[str, object], tokens: int) -> dict[str, Array]:

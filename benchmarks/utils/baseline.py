@@ -1,9 +1,10 @@
 """Regression check: the ratios of a run against those of a stored one. Seconds are never compared."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from bayesian_transformer.files import read_document
 
 SAME_SETTINGS = ("model", "dtype", "device", "enforce_eager")  # runs that differ in these have different ratios
 
@@ -22,11 +23,8 @@ def case_name(case: Mapping[str, Any]) -> str:
 
 def read_baseline(path: Path) -> dict[str, Any]:
     """A file that `--write-baseline` wrote. ValueError if it is something else."""
-    try:
-        baseline = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); write it with --write-baseline") from error
-    if not isinstance(baseline, dict) or not {"settings", "ratios"} <= baseline.keys():
+    baseline = read_document(path, "write it with --write-baseline")
+    if not {"settings", "ratios"} <= baseline.keys():
         raise ValueError(f"{path}: not a baseline; write one with --write-baseline")
     return baseline
 

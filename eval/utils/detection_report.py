@@ -10,8 +10,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from bayesian_transformer.aggregations import AGGREGATIONS, BOTTOM_FRACTION
 from bayesian_transformer.files import atomic_path, write_json
-from bayesian_transformer.scores import BOTTOM_FRACTION, SCORES, Score
+from bayesian_transformer.printable import printable
+from bayesian_transformer.scores import EXPLORED, LISTED, PRIMARY, SCORES, Score
 
 from .bootstrap import LEVEL
 from .csv_tables import PUBLISHED_COLUMNS, with_published, write_csv
@@ -19,6 +21,7 @@ from .evaluation import COUNTS, Evaluation, Summary
 from .notes import missing_values
 from .plots import save_plots
 
+_NEWER = {how.name: how for how in AGGREGATIONS if how.explored}.values()  # each name once
 DEFINITIONS = (
     ("Positive class", "a right answer. Uncertainties are negated, so larger always means more confident."),
     ("AUROC", "share of right-wrong pairs in which the right answer scores higher; a tie counts half."),
@@ -37,6 +40,7 @@ DEFINITIONS = (
     ("Over length", "AUROC of the score minus AUROC of the token count, interval from the same bootstrap draws."),
     ("Confidence", "DeepConf's token confidence; its groups are all full sliding windows of tokens."),
     ("Lowest, bottom groups", f"the lowest mean of a group; the mean over the lowest {BOTTOM_FRACTION:.0%} of groups."),
+    *((f"{how.label[0].upper()}{how.label[1:]}", f"{how.formula}.") for how in _NEWER),
     (
         "Published names",
         "the CSV files repeat some columns under their published names: "
@@ -94,11 +98,12 @@ class Row:
     cells: dict[str, Cell]  # by metric, the prefix of its columns
 
 
-def table_rows(evaluation: Evaluation) -> list[Row]:
-    """The table of the report, one row per score in the order of SCORES."""
+def table_rows(evaluation: Evaluation, scores: Iterable[Score] = LISTED) -> list[Row]:
+    """One row per score: the token count, the primary scores, then the others."""
+    order = sorted(scores, key=lambda score: (score.quantity is not None, score.name not in PRIMARY))
     return [
         Row(score, {metric: _cell(evaluation.summary[f"{metric}_{score.name}"]) for metric in _METRICS})
-        for score in SCORES
+        for score in order
     ]
 
 
@@ -114,12 +119,12 @@ def percent(value: float) -> str:
 
 
 def grouped(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
-    """The rows under the headings of their aggregations, in their order."""
-    return [(heading, list(group)) for heading, group in groupby(rows, lambda row: row.score.aggregation.heading)]
+    """The rows under their headings, in their order."""
+    return [(heading, list(group)) for heading, group in groupby(rows, lambda row: row.score.heading)]
 
 
 def text_table(evaluation: Evaluation) -> str:
-    """The table for a terminal: sums, means and length."""
+    """The table for a terminal: length, primary scores, and what else a reader is shown first."""
     groups = grouped(table_rows(evaluation))
     head = ("score", "", *_TEXT_COLUMNS)
     body = {row.score.name: _text_cells(row) for _, rows in groups for row in rows}
@@ -179,13 +184,14 @@ def write_detection_report(report: Report, folder: Path) -> Path:
     )
     write_csv(folder / "response_scores.csv", _response_rows(evaluation))
     with atomic_path(folder / "evaluation_report.txt") as temporary:
-        temporary.write_text(report_text(report), encoding="utf-8")
+        temporary.write_text(printable(report_text(report)), encoding="utf-8")
     plots = save_plots(evaluation, folder)
     page = _TEMPLATES.get_template("detection.html.j2").render(
         title=report.title,
         metadata=report.metadata,
         seeds=seed_table(evaluation),
         groups=grouped(table_rows(evaluation)),
+        explored=grouped(table_rows(evaluation, EXPLORED)),
         notes=report.notes,
         plots={title: base64.b64encode(path.read_bytes()).decode() for title, path in plots.items()},
         definitions=DEFINITIONS,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bayesian_transformer.results import SETTINGS
-from bayesian_transformer.scores import SCORES
+from bayesian_transformer.scores import LISTED
 
 from .detection import SeedRun
 from .evaluation import Evaluation
@@ -80,7 +80,7 @@ def name_some(ids: Sequence[str]) -> str:
 
 def missing_values(run: SeedRun) -> dict[str, list[str]]:
     """Question ids without a finite value, for each score that has such."""
-    unknown = {score.name: np.flatnonzero(~np.isfinite(run.scores[score.name])) for score in SCORES}
+    unknown = {score.name: np.flatnonzero(~np.isfinite(run.scores[score.name])) for score in LISTED}
     return {name: [run.ids[i] for i in rows] for name, rows in unknown.items() if rows.size}
 
 
@@ -128,7 +128,7 @@ def _missing_notes(run: SeedRun) -> list[str]:
 
 def _tie_notes(run: SeedRun) -> list[str]:
     constant, tied = [], []
-    for score in SCORES:
+    for score in LISTED:
         values = run.scores[score.name]
         values = values[np.isfinite(values)]
         _, counts = np.unique(values, return_counts=True)

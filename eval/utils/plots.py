@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from bayesian_transformer.files import atomic_path
-from bayesian_transformer.scores import SCORE_BY_NAME, SCORES
+from bayesian_transformer.scores import LISTED, SCORE_BY_NAME
 
 from .detection import SeedRun
 from .evaluation import Evaluation
@@ -42,7 +42,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 def save_plots(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
     """Draw all pictures into `folder`; returns their paths by title, in the order in which they are shown."""
     figures = {
-        "AUROC of every score, and with length controlled": ("auroc.png", auroc_figure(evaluation)),
+        "AUROC of the scores in the table, and with length controlled": ("auroc.png", auroc_figure(evaluation)),
         "ROC curves": (
             "roc.png",
             curve_figure(evaluation.runs, roc_curve, "False positive rate", "True positive rate"),
@@ -74,15 +74,15 @@ def auroc_figure(evaluation: Evaluation) -> Figure:
     clean_axes(axes)
     axes.axvline(50, color="black", linewidth=0.8)
     axes.axvline(100 * evaluation.summary["auc_length"].mean, color=GREY, linestyle="--", linewidth=1)
-    for row, score in enumerate(SCORES):
+    for row, score in enumerate(LISTED):
         color = _COLORS.get(score.aggregation.name, SKY)
         for offset, (prefix, marker, face, _) in zip((-0.22, 0.0, 0.22), _MARKERS, strict=True):
             summary = evaluation.summary[f"{prefix}_{score.name}"]
             place = row + offset
             axes.plot([100 * summary.low, 100 * summary.high], [place, place], color=color, linewidth=1.2)
             axes.plot(100 * summary.mean, place, marker, color=color, markerfacecolor=face or color, markersize=4.5)
-    axes.set_yticks(range(len(SCORES)), [score.label for score in SCORES])
-    axes.set_ylim(len(SCORES) - 0.4, -0.6)
+    axes.set_yticks(range(len(LISTED)), [score.label for score in LISTED])
+    axes.set_ylim(len(LISTED) - 0.4, -0.6)
     axes.set_xlabel("AUROC in %, with 95% bootstrap interval (dashed: token count alone)")
     for _, marker, face, text in _MARKERS:
         axes.plot([], [], marker, color="black", markerfacecolor=face or "black", markersize=4.5, label=text)

@@ -4,7 +4,6 @@ Reads the published schema {"prompt", "outputs": [{"text", "uncertainties": {...
 keys: "answer" of the file, "scores", "token_count" and per-token arrays of a response.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesian_transformer.files import read_document
 from bayesian_transformer.grading import Grader, Verdict
 from bayesian_transformer.results import SETTINGS
 from bayesian_transformer.scores import SAMPLED_SCORES, Score
@@ -96,11 +96,8 @@ def _problem(stored: _Stored, canonical: Sequence[str | None], verdicts: Sequenc
 
 
 def _read(path: Path, gold: Mapping[str, str]) -> _Stored:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); generate it again") from error
-    outputs = record.get("outputs") if isinstance(record, dict) else None
+    record = read_document(path, "generate it again")
+    outputs = record.get("outputs")
     if not isinstance(outputs, list) or not outputs or not all(isinstance(output, dict) for output in outputs):
         raise ValueError(f"{path}: 'outputs' is not a list of at least one response; generate it again")
     answer = next((text for text in (record.get("answer"), gold.get(path.stem)) if text not in (None, "")), None)

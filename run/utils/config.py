@@ -14,11 +14,13 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from bayesian_transformer.architectures import ARCHITECTURES
-from bayesian_transformer.checkpoint import weights_digest
+from bayesian_transformer.checkpoint import read_config, weights_digest
 from bayesian_transformer.encoding import TEMPLATE_ERRORS
 from bayesian_transformer.noise_config import NoiseConfig
+from bayesian_transformer.printable import one_line
 from bayesian_transformer.results import DATASETS, MODELS, SCALING_RESPONSES, dataset_name, model_name
 
 __all__ = [
@@ -127,6 +129,10 @@ def model_path(name: str) -> str:
     return str(Path(base) / MODELS[name])
 
 
+# What transformers raises, values of a wrong kind in its files among the reasons.
+_UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
+
 def load_model(
     path: str,
     overrides: Mapping[str, Any] | None = None,
@@ -145,12 +151,14 @@ def load_model(
     """
     path = model_path(path)
     try:
+        if Path(path).is_dir():
+            read_config(Path(path))  # which says more of what is wrong with it
         config = AutoConfig.from_pretrained(path)
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_path or path)
     except StrictDataclassError as error:  # no ValueError; names the key in its first line and what is wrong behind it
-        raise ValueError(f"{path}: config.json is wrong ({' '.join(str(error).split())}); correct it") from error
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path}: config.json is wrong ({one_line(error)}); correct it") from error
+    except _UNREADABLE as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: cannot read its config or tokenizer ({reason}); give a TFB model folder") from error
     family = prompt_family(path, config.model_type)
     if not tokenizer.chat_template:
@@ -179,7 +187,9 @@ def stop_token_ids(path: str, config: Any, tokenizer: Any) -> tuple[int, ...]:
     """Every end token that config.json, generation_config.json or the tokenizer names, in ascending order."""
     try:
         generation = GenerationConfig.from_pretrained(path)
-    except OSError:  # optional file
+    except OSError as error:
+        if (Path(path) / GENERATION_CONFIG_NAME).exists():  # else it is optional
+            raise ValueError(f"{path}: {GENERATION_CONFIG_NAME} cannot be read; correct it or remove it") from error
         generation = GenerationConfig.from_model_config(config)
     ids: set[int] = set()
     for value in (config.eos_token_id, generation.eos_token_id, tokenizer.eos_token_id):

@@ -10,7 +10,9 @@ from typing import Any, TextIO
 import click
 from tqdm import tqdm
 
+from bayesian_transformer.command_line import say
 from bayesian_transformer.files import dumps
+from bayesian_transformer.printable import one_line, printable
 from bayesian_transformer.problems import answer_text, count_problems, load_problems, problem_text, question_id
 from bayesian_transformer.results import SCHEMA_VERSION, SETTINGS
 
@@ -72,8 +74,8 @@ class Run:
 
     def fail(self, label: str, error: ValueError) -> None:
         """Count a problem that has no result, and say so at once."""
-        self.failures[label] = " ".join(str(error).split())
-        tqdm.write(f"{label}: {self.failures[label]}", file=self._terminal or sys.stderr)
+        self.failures[label] = one_line(error)
+        tqdm.write(f"{printable(label)}: {self.failures[label]}", file=self._terminal or sys.stderr)
 
     def refuse(self, label: str, error: ValueError) -> None:
         """Count a problem that cannot be asked, see `fail`, and do not ask it."""
@@ -143,6 +145,7 @@ class Run:
 
     def finish(self, where: Path) -> None:
         """Say where the results are; exit with status 1 if a problem has none."""
-        click.echo(f"{len(self.jobs.keys() - self.failures.keys())} problems have results in {where}")
+        say(f"{len(self.jobs.keys() - self.failures.keys())} problems have results in {where}")
         if self.failures:
-            raise click.ClickException(f"{len(self.failures)} problems have no result: {', '.join(self.failures)}")
+            names = printable(", ".join(self.failures))
+            raise click.ClickException(f"{len(self.failures)} problems have no result: {names}")

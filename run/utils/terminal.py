@@ -14,6 +14,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from bayesian_transformer.printable import printable
+
 WIDTH = 100  # columns of a progress bar, at most
 LINE_SECONDS = 60  # between two lines in a file
 
@@ -64,11 +66,11 @@ class Progress:
 
     def __init__(self, name: str, total: int, done: int, terminal: TextIO) -> None:
         """`done` of the `total` problems need no work. Says that vLLM starts, until `begin`."""
-        self.name, self.total, self.done, self.file = name, total, done, terminal
+        self.name, self.total, self.done, self.file = printable(name), total, done, terminal
         self._next_line = time.monotonic() + LINE_SECONDS
         columns = min(os.get_terminal_size(terminal.fileno()).columns or WIDTH, WIDTH) if terminal.isatty() else WIDTH
         self._bar = tqdm(
-            total=total, initial=done, desc=name, unit="problem", file=terminal, ncols=columns, disable=None
+            total=total, initial=done, desc=self.name, unit="problem", file=terminal, ncols=columns, disable=None
         )
         self._bar.set_postfix_str("starting vLLM")
 

@@ -92,7 +92,7 @@ def test_new_results_get_their_probability(learned: tuple[Path, str], tmp_path: 
     for row in rows:
         table = {
             "ll_mean": np.mean(row["logprob"]),
-            "entropy_mean": -np.mean(row["entropy"]),
+            "ll_tail": np.mean(row["logprob"][-8:]),
             "self_certainty_mean": np.mean(row["self_certainty"]),
             "confidence_mean": np.mean(row["confidence"]),
             "length": -len(row["token_ids"]),
@@ -113,8 +113,9 @@ def test_a_record_without_a_value_says_why(learned: tuple[Path, str], tmp_path: 
     row["logprob"][0] = None
     (tmp_path / PART).write_text(json.dumps(row) + "\n")
     assert tokur_calibrate("--apply", learned[0], tmp_path / PART, "--output", tmp_path / "p.jsonl").exit_code == 0
-    (found,) = lines_of(tmp_path / "p.jsonl")
-    assert (found["p_correct"], found["p_correct_reason"], found["accepted"]) == (None, "no value of ll_mean", False)
+    (row,) = lines_of(tmp_path / "p.jsonl")
+    found = [row[key] for key in ("p_correct", "p_correct_reason", "accepted")]
+    assert found == [None, "no value of ll_mean, ll_tail", False]
 
 
 def test_a_threshold_that_was_not_reached_accepts_nothing(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_a_threshold_that_was_not_reached_accepts_nothing(tmp_path: Path) -> Non
 def test_other_methods_take_one_score(tmp_path: Path, method: str) -> None:
     path = tmp_path / "c.json"
     says = failure(FOLDERS[96], "--output", path, "--method", method)
-    assert says.startswith(f"{method} calibrates one score; got ll_mean, entropy_mean")
+    assert says.startswith(f"{method} calibrates one score; got ll_mean, ll_tail")
     result = tokur_calibrate(FOLDERS[96], "--output", path, "--method", method, "--feature", "ll_mean")
     assert result.exit_code == 0, result.output
     assert Calibrator.load(path).method == method
@@ -202,3 +203,10 @@ def test_the_help_tells_a_newcomer_what_to_type() -> None:
     said = tokur_calibrate("--help").output
     assert "tokur calibrate results/MODEL_results_vllm_pg/DATASET/seed96/greedy_unc --output calibrator.json" in said
     assert "tokur calibrate --apply calibrator.json NEW/batch_results_0_100.jsonl --output with_p.jsonl" in said
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.1])
+def test_the_page_shows_what_it_prints(tmp_path: Path, alpha: float) -> None:
+    page = (ROOT.parents[2] / "docs" / "calibration.md").read_text(encoding="utf-8")
+    said = tokur_calibrate(FOLDERS[96], "--output", tmp_path / "c.json", "--alpha", alpha).output.splitlines()
+    assert [line for line in said[:-1] if line not in page.splitlines()] == []

@@ -1,12 +1,14 @@
 """docs/quantities.md names quantities and scores as quantities.py and scores.py do."""
 
+import math
 import re
 from pathlib import Path
 
 import pytest
 
+from bayesian_transformer.aggregations import AGGREGATIONS
 from bayesian_transformer.quantities import QUANTITIES
-from bayesian_transformer.scores import ALIASES, SCORE_BY_NAME, SCORES, Aliases, Score
+from bayesian_transformer.scores import ALIASES, PRIMARY, SCORE_BY_NAME, SCORES, Aliases, Score
 from eval.utils.csv_tables import PUBLISHED_COLUMNS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/quantities.md").read_text(encoding="utf-8")
@@ -37,11 +39,34 @@ def further_scores() -> list[str]:
     def described(score: Score) -> str:
         return row(f"`{score.name}`", score.label.lower(), published(score.aliases), SIGN[score.sign])
 
-    return [described(score) for score in SCORES if score.aggregation.name not in ("sum", "mean")]
+    of_their_own = ("length", "lowest_group", "bottom_groups")
+    return [described(score) for score in SCORES if score.aggregation.name in of_their_own]
+
+
+def further_aggregations() -> list[str]:
+    quantities: dict[str, list[str]] = {}
+    for score in SCORES:
+        if score.aggregation.explored and score.quantity:
+            quantities.setdefault(score.aggregation.name, []).append(score.quantity.prefix)
+    formulas = {how.name: how for how in AGGREGATIONS if how.explored}
+    return [
+        row(
+            f"`_{name}`",
+            formulas[name].formula.partition(";")[0],
+            "all" if len(found) == len(QUANTITIES) else "all but confidence" if len(found) > 2 else ", ".join(found),
+            "none" if math.isnan(formulas[name].of_nothing) else "0",
+        )
+        for name, found in quantities.items()
+    ]
 
 
 @pytest.mark.parametrize(
-    ("head", "rows"), [("| quantity | Python,", names_of_quantities()), ("| score | what it is", further_scores())]
+    ("head", "rows"),
+    [
+        ("| quantity | Python,", names_of_quantities()),
+        ("| score | what it is", further_scores()),
+        ("| ending | what it is", further_aggregations()),
+    ],
 )
 def test_the_tables_are_those_of_the_code(head: str, rows: list[str]) -> None:
     (found,) = re.findall(rf"^{re.escape(head)}.*\n\| --- .*\n((?:\|.*\n)*)", PAGE, re.MULTILINE)
@@ -55,6 +80,11 @@ def test_every_quantity_has_a_formula() -> None:
     assert len(subjects) == len(QUANTITIES)
     for subject, quantity in zip(subjects, QUANTITIES, strict=True):
         assert quantity.symbol in subject or quantity.label.startswith(subject)
+
+
+def test_the_primary_scores_are_named() -> None:
+    (named,) = re.findall(r"The primary scores are (.*)\.\n", PAGE)
+    assert re.findall(r"`(\w+)`", named) == list(PRIMARY)
 
 
 def test_what_the_page_says_of_published_names_is_so() -> None:

@@ -50,7 +50,7 @@ def test_missing_values_and_constant_scores_are_named_and_the_rest_is_evaluated(
     names = "self_certainty_sum, self_certainty_mean"
     left_out = f"no finite value of {names} for 3 of 40 responses, which these scores leave out: sums_0, sums_1"
     assert left_out in result.stderr
-    assert "all responses have the same eu_sum, eu_mean, so it ranks nothing (AUROC 0.5)" in result.stderr
+    assert "all responses have the same eu_sum, eu_mean, eu_tail, so it ranks nothing (AUROC 0.5)" in result.stderr
     folder = report_folder(tmp_path)
     metadata = json.loads((folder / "metadata.json").read_text())
     assert metadata["runs"][0]["missing_values"]["self_certainty_mean"] == ["sums_0", "sums_1", "sums_2"]

@@ -198,7 +198,7 @@ def test_published_files_are_read_with_the_answers_of_the_data_set(tmp_path: Pat
         append_jsonl(dataset, problem(index))
     result = run(tmp_path, "--n-particles", 16, "--dataset-path", dataset)
     assert result.exit_code == 0, result.output
-    absent = "self_certainty_mean, confidence_mean, entropy_mean, bir_mean, length"
+    absent = "self_certainty_mean, confidence_mean, entropy_mean, bir_mean, eu_tail, ll_tail, length"
     assert f"not stored in the results, so not evaluated: {absent}" in result.stderr
     assert "1 of 6 problems have no usable results: sums_5" in result.stderr
     rows = summary(tmp_path, "seed96_p0.9_all")

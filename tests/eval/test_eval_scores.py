@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bayesian_transformer.aggregations import group_means
 from bayesian_transformer.quantities import FIELDS
 from bayesian_transformer.quantities import QUANTITY_BY_NAME as QUANTITY
 from bayesian_transformer.scores import (
     ALIASES,
+    LISTED,
+    PRIMARY,
     SAMPLED_SCORES,
     SCORE_BY_NAME,
     SCORES,
-    group_means,
     record_arrays,
     response_scores,
 )
@@ -50,7 +52,10 @@ def test_sums_means_and_groups_equal_plain_python(numbers: list[float], window: 
 def test_every_name_says_quantity_and_aggregation() -> None:
     groups = ["confidence_lowest_group", "confidence_bottom_groups"]
     sums, means = ([f"{prefix}_{end}" for prefix in FIELD_OF] for end in ("sum", "mean"))
-    assert [score.name for score in SCORES] == ["length", *sums, *means, *groups]
+    assert [score.name for score in LISTED] == ["length", *sums, *means, *groups, "eu_tail", "ll_tail"]
+    assert len(SCORE_BY_NAME) == len(SCORES)
+    assert set(PRIMARY) <= {score.name for score in LISTED}
+    assert len(PRIMARY) <= 5
     assert [SCORE_BY_NAME[name].label for name in ("length", "tu_sum", "ll_mean", "confidence_lowest_group")] == [
         "Token count", "TU, sum", "Logprob, mean", "Confidence, lowest group",
     ]  # fmt: skip
@@ -80,14 +85,19 @@ def test_a_value_that_is_not_finite_makes_only_its_scores_nan() -> None:
     arrays["self_certainty"] = np.array([1.0, np.nan, 1.0])
     arrays["entropy"] = np.array([np.inf, 1.0, 1.0])
     scores = response_scores(arrays, 3)
-    expected = {"self_certainty_mean", "self_certainty_sum", "entropy_sum", "entropy_mean"}
-    assert {name for name, value in scores.items() if math.isnan(value)} == expected
+    own = {name for name in scores if name.startswith(("self_certainty_", "entropy_"))}
+    assert {name for name, value in scores.items() if math.isnan(value)} == own | {
+        name
+        for name in scores
+        if name.endswith("_adaptive_tail")  # the entropy decides how long it is
+    }
 
 
 def test_no_token_gives_zero_sums_and_undefined_means() -> None:
     scores = response_scores({name: np.zeros(0) for name in FIELDS}, 0)
+    counts = ("length", "_sum", "_spikes", "_bursts", "_rebounds", "_edis")
     for name, value in scores.items():
-        assert value == 0 if name == "length" or name.endswith("_sum") else math.isnan(value)
+        assert value == 0 if name.endswith(counts) else math.isnan(value)
 
 
 def test_null_in_a_stored_array_becomes_nan() -> None:

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
 
+from bayesian_transformer.scores import SCORES
 from eval import eval_detect_multi_seed, eval_scaling_test_multi_gpu
 from tests.helpers.stored_generations import DATASET, MODEL, ROOT, answer, greedy_records, scaling_records
 
@@ -117,12 +118,21 @@ def test_both_labels_occur_and_every_verdict_is_the_one_read_here(detection: Pat
         assert 20 < sum(found.values()) < 56
 
 
+def explored_scores(detection: Path, seed: int) -> dict[str, list[float]]:
+    """The scores that are not recomputed here, in the order of the records; test_eval_aggregations.py does that."""
+    rows = {row["question_id"]: row for row in table(detection / "response_scores.csv") if row["seed"] == str(seed)}
+    ids = [record["unique_id"].replace("/", "_") for record in greedy_records(seed)]
+    names = [score.name for score in SCORES if score.aggregation.explored]
+    return {name: [float(rows[question][name]) for question in ids] for name in names}
+
+
 def test_detection_of_every_score_and_metric(detection: Path) -> None:
     rows = {int(row["seed"]): row for row in table(detection / "detailed_results.csv")}
     assert sorted(rows) == sorted(SEEDS)
     compared = 0
     for seed, row in rows.items():
         scores, right, tokens = detection_scores(seed)
+        scores |= explored_scores(detection, seed)
         assert (int(row["total_samples"]), int(row["correct_samples"])) == (len(right), sum(right))
         assert float(row["overall_accuracy"]) == pytest.approx(fmean(right))
         length_auc = roc_auc_score(right, scores["length"])
@@ -137,8 +147,8 @@ def test_detection_of_every_score_and_metric(detection: Path) -> None:
             for prefix in PUBLISHED_METRICS:
                 assert float(row[f"{prefix}_{alias}"]) == pytest.approx(expected[prefix], abs=1e-9)
                 compared += 1
-    assert compared == 2 * (19 * 11 + 4 * 6)
-    assert len(rows[96]) == 1 + 3 + 19 * 11 + 4 * 6  # no column is left unchecked
+    assert compared == 2 * (len(SCORES) * 11 + 4 * 6)
+    assert len(rows[96]) == 1 + 3 + len(SCORES) * 11 + 4 * 6  # no column is left unchecked
 
 
 def test_detection_summary_and_bootstrap_intervals(detection: Path) -> None:

@@ -122,11 +122,30 @@ def test_repeating_decimal_is_the_limit_of_its_digits(head: str, cycle: str) -> 
 @settings(deadline=None)
 @given(gold=st.decimals(-1000, 1000, places=4), shift=st.decimals(-1, 1, places=5))
 def test_decimals_agree_within_the_relative_tolerance(grader: Grader, gold: object, shift: object) -> None:
+    """Next to a gold answer that is not whole; next to a whole one every shift counts."""
     expected, given_value = Fraction(str(gold)), Fraction(str(gold)) + Fraction(str(shift))
-    is_exact = expected.denominator == given_value.denominator == 1
-    is_right = abs(given_value - expected) <= (0 if is_exact else Fraction(RELATIVE_TOLERANCE) * abs(expected))
+    tolerance = Fraction(RELATIVE_TOLERANCE) if expected.denominator > 1 else 0
+    is_right = abs(given_value - expected) <= tolerance * abs(expected)
     text = f"{float(given_value):.9f}"
     assert grade(grader, text, str(gold)) == (Verdict.RIGHT if is_right else Verdict.WRONG)
+
+
+@settings(deadline=None)
+@given(above=integers, below=positive, places=st.integers(1, 9), slip=st.integers(-2, 2))
+def test_a_decimal_is_a_fraction_rounded_to_its_digits(
+    grader: Grader, above: int, below: int, places: int, slip: int
+) -> None:
+    """Against brute force: the multiple of the last place that is nearest, if that is near enough."""
+    gold, place = Fraction(above, below), Fraction(1, 10**places)
+    counted = round(gold / place) + slip
+    value = counted * place
+    digits = f"{abs(counted):0{places + 1}d}"
+    text = ("-" if counted < 0 else "") + f"{digits[:-places]}.{digits[-places:]}"
+    nearest = abs(value - gold) == min(abs((counted + step) * place - gold) for step in (-1, 0, 1))
+    is_near = abs(value - gold) <= Fraction(RELATIVE_TOLERANCE) * abs(gold)
+    expected = Verdict.RIGHT if nearest and is_near else Verdict.WRONG
+    if gold.denominator > 1 and value.denominator > 1:
+        assert grade(grader, text, f"{above}/{below}") == expected
 
 
 @settings(deadline=None)
@@ -233,7 +252,7 @@ def test_public_solutions_agree_with_their_answers(grader: Grader, name: str) ->
 
 
 def test_throughput_of_gsm8k_like_answers() -> None:
-    """20,000 different pairs in well under a minute (it takes about a second), and again from the cache."""
+    """20,000 different pairs in well under a minute (it takes a few seconds), and again from the cache."""
     endings = ("#### {:,}", "so she pays \\boxed{{\\${:,}.00}}.", "The final answer is ${}$.", "That makes {} in total")
     pairs: list[tuple[str | None, str]] = []
     for index in range(20_000):

@@ -159,11 +159,18 @@ def test_unicode_digits_are_digits(grader: Grader) -> None:
 
 def test_undecided_are_counted_with_their_reason() -> None:
     with Grader(workers=1, seconds=0.5) as grader:
-        assert grader.grade([(boxed("9^{9^{9^9}}"), "7")] * 3) == [Verdict.UNDECIDED] * 3
+        assert grader.grade([(boxed(BOMBS["sum"]), "7")] * 3) == [Verdict.UNDECIDED] * 3
+        assert grader.grade([(boxed("(1, 9^{9^{9^9}})"), "(1,7)")] * 3) == [Verdict.UNDECIDED] * 3
         assert grader.grade([(boxed("1" * 3000), "7"), (boxed("7"), r"\frac{1}{"), (boxed("7"), "")]) == (
             [Verdict.UNDECIDED] * 3
         )
-        assert grader.undecided == {"timeout": 1, "too long": 1, "unreadable": 1, "no gold answer": 1}
+        assert grader.undecided == {
+            "timeout": 1,
+            "too large": 1,
+            "too long": 1,
+            "unreadable": 1,
+            "no gold answer": 1,
+        }
 
 
 def test_memory_is_limited() -> None:
@@ -247,7 +254,9 @@ def test_no_worker_outlives_a_killed_script(tmp_path: Path) -> None:
 
 def test_extraction_is_linear() -> None:
     """2 MB of the worst pieces take a second; a quadratic rule would take hours."""
-    for piece in ("\\boxed{", "answer ", "1,", "\\frac{1}{", "#### ", "{", "$", "answer is ", "option (A) ", "\\a\\b1"):
+    pieces = ["\\boxed{", "answer ", "1,", "\\frac{1}{", "#### ", "{", "$", "answer is ", "option (A) ", "\\a\\b1"]
+    pieces += ["Question: ", "#### 1 Question: 1\n\n", "\\boxed{1}, ", "\\boxed ", "答案是1。", "故选", "\\boxed{{1}"]
+    for piece in pieces:
         start = time.monotonic()
         extract_answer(piece * (2 * MEGABYTE // len(piece)))
         assert time.monotonic() - start < 10, piece

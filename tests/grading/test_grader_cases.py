@@ -12,7 +12,17 @@ from bayesian_transformer.files import read_jsonl
 from bayesian_transformer.grading import Grader, Verdict
 
 CASES = read_jsonl(Path(__file__).parents[1] / "data" / "grader_cases.jsonl")
-SOURCES = {"gsm8k", "math500", "deepscaler", "leg-counting", "math-verify", "extraction", "choice", "hand-made"}
+SOURCES = {
+    "gsm8k",
+    "math500",
+    "deepscaler",
+    "leg-counting",
+    "math-verify",
+    "extraction",
+    "choice",
+    "hand-made",
+    "reports",
+}
 
 
 @pytest.fixture(scope="module")

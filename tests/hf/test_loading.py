@@ -50,7 +50,7 @@ def damaged(source: Path, folder: Path, damage: Damage) -> str:
     [
         (config(num_samples="ten"), "num_samples must be an integer >= 1; got 'ten'"),
         (config(basis_idx=None), "basis_idx must list integers >= 0"),
-        (config(num_hidden_layers="2"), "config.json: .*'num_hidden_layers' expected int"),
+        (config(num_hidden_layers="2"), "config.json: num_hidden_layers must be an integer >= 1; got '2'"),
         (config(hidden_size=130), "config.json: .*hidden size"),
         (config(bayes_sigma=-1.0), "bayes_sigma"),
         (text("config.json", "{"), "config.json"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +31,7 @@ from bayesian_transformer.results import (
     scaling_dir,
     scaling_record,
 )
+from bayesian_transformer.scores import SCORE_BY_NAME, response_scores
 from bayesian_transformer.uncertainty import FIELDS
 
 SETTINGS = {"seed": 96, "num_samples": 5, "bayes_sigma": 0.1, "model": "m", "schema_version": 1, "temperature": 0.8}
@@ -111,7 +113,7 @@ def test_load_problems_refuses_empty_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"d\.jsonl:2: not valid JSON"):
         load_problems(path)
     path.write_bytes('{"problem": "a"}\n{"problem": "é"}\n'.encode("latin-1"))
-    with pytest.raises(ValueError, match=r"d\.jsonl:2: not UTF-8"):
+    with pytest.raises(ValueError, match=r"d\.jsonl:2: not valid UTF-8"):
         load_problems(path)
 
 
@@ -182,7 +184,14 @@ def test_response_record_sums_and_means(rows: list[list[float]]) -> None:
     assert record["logprobs"] == {"nll": near(mean[4]), "ll": near(total[4])}  # nll: mean log-probability, not negated
     scores = {"self_certainty": mean[6], "confidence": mean[7], "entropy": mean[5], "bir": mean[3]}
     older_names = {"ce": near(mean[6]), "dc": near(mean[7]), "entropy": near(mean[5]), "bir": near(mean[3])}
-    assert record["scores"] == older_names | {f"{name}_mean": near(value) for name, value in scores.items()}
+    expected = older_names | {f"{name}_mean": near(value) for name, value in scores.items()}
+    assert record["scores"].items() >= expected.items()
+    arrays = {name: np.array(values) for name, values in completion_arrays(completion(rows)).items()}
+    for name, value in response_scores(arrays, len(rows)).items():
+        place = SCORE_BY_NAME[name].aliases.record or ("scores", name)
+        stored = record[place[0]] if len(place) == 1 else record[place[0]][place[1]]
+        sign = SCORE_BY_NAME[name].sign
+        assert (stored is None and math.isnan(value)) or stored == pytest.approx(sign * value, rel=1e-9, abs=1e-12)
     assert record["token_count"] == len(rows)
 
 
@@ -190,7 +199,9 @@ def test_response_without_tokens_has_no_means() -> None:
     record = response_record(completion([]))
     assert record["uncertainties"] == {"nau": None, "ntu": None, "neu": None, "au": 0, "tu": 0, "eu": 0}
     assert record["logprobs"] == {"nll": None, "ll": 0}
-    assert set(record["scores"].values()) == {None}
+    counts = ("_sum", "_spikes", "_bursts", "_rebounds", "_edis")
+    assert {value for name, value in record["scores"].items() if not name.endswith(counts)} == {None}
+    assert {value for name, value in record["scores"].items() if name.endswith(counts)} == {0}
 
 
 def test_scaling_record_keeps_the_published_schema() -> None:

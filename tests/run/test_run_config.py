@@ -123,6 +123,27 @@ def test_a_config_of_wrong_types_is_one_line(llama: Path, tmp_path: Path, change
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("config.json", "[" * 100_000, "config.json: not valid JSON"),
+        ("config.json", '{"model_type": "tfb_llama", "model_type": "llama"}', "'model_type' occurs twice"),
+        ("config.json", '{"model_type": "tfb_llama", "num_attention_heads": 0}', "by zero"),
+        ("config.json", '{"model_type": "tfb_llama", "dtype": "float99"}', "float99"),
+        ("config.json", '{"model_type": ["tfb_llama"]}', "m: "),
+        ("tokenizer.json", "[]", "m: "),
+        ("generation_config.json", "{", "m: generation_config.json cannot be read; correct it or remove it"),
+    ],
+)
+def test_damaged_files_are_one_line(llama: Path, tmp_path: Path, name: str, content: str, reason: str) -> None:
+    folder = Path(shutil.copytree(llama, tmp_path / "m"))
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=reason) as caught:
+        load_model(str(folder))
+    assert str(caught.value).startswith(f"{folder}: ")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_bad_noise_key_is_named_with_its_model(llama: Path) -> None:
     with pytest.raises(ValueError, match=rf"{llama}: num_samples must be .* got .5.; correct config.json"):
         load_model(str(llama), {"num_samples": "5"})

@@ -108,6 +108,15 @@ def test_what_is_printed_and_what_is_logged(quickstart: Quickstart) -> None:
     assert (quickstart.folder / "results/answers/batch_results_0_2.jsonl").as_posix() in heat_map
 
 
+def test_without_a_home_the_cache_must_be_named(quickstart: Quickstart) -> None:
+    del quickstart.env["TOKUR_CACHE"]
+    quickstart.env.pop("HOME", None)
+    result = quickstart.run()
+    assert (result.returncode, result.stdout) == (2, "")
+    said = "quickstart.sh: HOME is not set; set TOKUR_CACHE to the folder that the model is kept in\n"
+    assert result.stderr == said
+
+
 def test_verbose_brings_the_logs_and_the_whole_table(quickstart: Quickstart) -> None:
     result = quickstart.run(VERBOSE="1")
     assert result.returncode == 0

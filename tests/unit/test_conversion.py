@@ -148,7 +148,11 @@ def climb_out(path: Path) -> None:
 
 
 def write_index(content: Any) -> Callable[[Path], object]:
-    return lambda path: (path / "model.safetensors.index.json").write_text(json.dumps(content))
+    def damage(path: Path) -> None:
+        forget_index(path)  # beside model.safetensors it would not be read
+        (path / "model.safetensors.index.json").write_text(json.dumps(content))
+
+    return damage
 
 
 def edit_tensor(change: Callable[[Tensor], Tensor | None]) -> Callable[[Path], None]:
@@ -169,15 +173,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no safetensors": (remove_weights, "pickled weights"),
     "index missing": (forget_index, "model.safetensors.index.json: missing, though there are safetensors shards"),
     "shard missing": (forget_shard, "model-00001-of-00001.safetensors: missing, though"),
-    "shard elsewhere": (climb_out, "missing, though"),
+    "shard elsewhere": (climb_out, "which is not the name of a safetensors file in this folder"),
     "index no object": (write_index([1]), "model.safetensors.index.json: expected a JSON object"),
     "no weight map": (
         write_index({"weight_map": ["a"]}),
         "index.json: weight_map must give a file name for each tensor",
     ),
-    "shard a number": (write_index({"weight_map": {"a": 1}}), "index.json: weight_map must give a file name for each"),
-    "shard a list": (write_index({"weight_map": {"a": []}}), "index.json: weight_map must give a file name for each"),
-    "shard null": (write_index({"weight_map": {"a": None}}), "index.json: weight_map must give a file name for each"),
+    "shard a number": (write_index({"weight_map": {"a": 1}}), "index.json: a is said to be in 1, which is not"),
+    "shard a list": (write_index({"weight_map": {"a": []}}), "index.json: a is said to be in [], which is not"),
+    "shard null": (write_index({"weight_map": {"a": None}}), "index.json: a is said to be in None, which is not"),
     "torn file": (lambda path: (path / "model.safetensors").write_bytes(b"\0" * 20), "not a readable safetensors file"),
     "no config": (lambda path: (path / "config.json").unlink(), "config.json: missing"),
     "config no JSON": (lambda path: (path / "config.json").write_text("{"), "config.json: not valid JSON"),
@@ -189,8 +193,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "too many layers": (lambda path: edit_config(path, num_hidden_layers=3), "model.layers.2.self_attn.q_proj.weight"),
     "tensor missing": (edit_tensor(lambda weight: None), f"tensor {QUERY} is missing"),
     "NaN": (edit_tensor(with_nan), f"{QUERY}: holds NaN"),
-    "integers": (edit_tensor(lambda weight: weight.to(torch.int8)), f"{QUERY}: dtype torch.int8"),
-    "vector": (edit_tensor(lambda weight: weight[0].clone()), f"{QUERY}: expected a matrix"),
+    "integers": (edit_tensor(lambda weight: weight.to(torch.int8)), f"{QUERY}: dtype I8"),
+    "vector": (
+        edit_tensor(lambda weight: weight[0].clone()),
+        f"{QUERY} has shape [128] where config.json asks for [128, 128]",
+    ),
 }
 
 

@@ -66,7 +66,9 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
         read_jsonl(path)
     path.write_bytes('{"a": 1}\n{"b": "é"}\n{"b": 2}\n'.encode("latin-1"))
     for torn_end in (False, True):
-        with pytest.raises(ValueError, match=r"rows\.jsonl:2: not UTF-8 \(.* at byte 8\); save the file as UTF-8"):
+        with pytest.raises(
+            ValueError, match=r"rows\.jsonl:2: not valid UTF-8 \(.* at byte 8\); save the file as UTF-8"
+        ):
             read_jsonl(path, torn_end)
     path.write_text("[1]\n")
     with pytest.raises(ValueError, match=r"rows\.jsonl:1: expected a JSON object, got list"):

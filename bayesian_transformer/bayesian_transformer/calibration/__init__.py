@@ -7,7 +7,7 @@ stored as JSON; using one needs numpy alone. `fit` and `threshold_for` need the 
 
 from .calibrator import Calibrator, Isotonic, Logistic, Temperature
 from .columns import DECLARED, NOISE_FREE
-from .fitting import ENOUGH, CrossFit, cross_fit, fit
+from .learning import ENOUGH, CrossFit, cross_fit, fit
 from .risk import RiskThreshold, quantile_grid, threshold_for
 
 __all__ = [

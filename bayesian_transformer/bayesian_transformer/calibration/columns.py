@@ -16,9 +16,8 @@ from ..scores import SCORE_BY_NAME
 Array = NDArray[np.float64]
 Table = Mapping[str, ArrayLike]
 
-# Declared before any result was looked at, and few, as each costs labels. All of them are stored with greedy and with
-# sampled responses.
-NOISE_FREE = ("ll_mean", "entropy_mean", "self_certainty_mean", "confidence_mean", "length")
+# Declared beforehand, and few, as each costs labels. All of them are stored with greedy and with sampled responses.
+NOISE_FREE = ("ll_mean", "ll_tail", "self_certainty_mean", "confidence_mean", "length")
 DECLARED = (*NOISE_FREE, "eu_mean", "bir_mean")
 _OF_NOISE = {"total", "aleatoric", "epistemic", "implicit_reward"}
 _LARGEST = -1e-12  # a log-likelihood of 0 has no finite logit

@@ -211,7 +211,10 @@ def _why_not(alpha: float, delta: float, p: Array, accepted: int, wrong: int) ->
     share = wrong / accepted
     seen = f"{wrong} of the {accepted} most confident answers are wrong ({share:.1%})"
     if share >= alpha:
-        return f"{seen}, and at most {alpha:.1%} may be; more answers of this kind would not help, a better score would"
+        return (
+            f"{seen}, and at most {alpha:.1%} may be; with more labelled answers a stricter threshold could be tried, "
+            "else it takes better scores"
+        )
     needed = _first(accepted, lambda n: float(upper_bound(share * n, n, delta)) <= alpha)
     return (
         f"{seen}; at this error rate {needed} accepted answers would be needed, which is about "

@@ -9,7 +9,9 @@ from types import FrameType
 
 import click
 
+from ..command_line import say
 from ..files import dumps
+from ..printable import printable
 from . import screen
 from .checks import CHECKS
 from .examination import run_checks
@@ -33,12 +35,12 @@ def main(as_json: bool, skip_engine: bool) -> None:
     with _stoppable():
         results = run_checks(checks, _ignore if as_json else _print)
     seconds = time.monotonic() - start
-    click.echo(dumps(screen.document(results, seconds)) if as_json else screen.footer(results, seconds))
+    click.echo(dumps(screen.document(results, seconds)) if as_json else printable(screen.footer(results, seconds)))
     sys.exit(any(result.finding.verdict == ERROR for result in results))
 
 
 def _print(result: Result) -> None:
-    click.echo(screen.line(result))
+    say(screen.line(result))
 
 
 def _ignore(result: Result) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..files import home_dir
 from .finding import ERROR, NOT_APPLICABLE, OK, WARNING
 from .packages import COMPANIONS, VLLM_BUILDS, installed_version
 from .process import Result
@@ -98,5 +99,5 @@ def _without_homes(value: Any) -> Any:
 
 def without_home(text: str) -> str:
     """`text` with the path of the home folder, which tells a name, as `~`."""
-    home = str(Path.home())
-    return text if home == "/" else text.replace(home, "~")
+    home = home_dir()
+    return text if home in (None, Path("/")) else text.replace(str(home), "~")

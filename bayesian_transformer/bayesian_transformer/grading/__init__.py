@@ -5,9 +5,15 @@
     grade(r"So we get \\boxed{\\frac{1}{2}}.", "0.5")  # Verdict.RIGHT
 
 Install it with the extra [grading]. Importing it takes neither torch nor transformers, nor sympy, which the worker
-processes import. Reading order: extraction.py (which part of a text is the answer), normal_form.py and words.py (what
-an answer says), grader.py (the verdict), pool.py and fenced_worker.py (processes under limits), latex.py and
-symbolic.py (sympy). No text of a response is evaluated, see fenced_worker.py.
+processes import. Reading order:
+
+- which part of a text is the answer: extraction.py, run_on.py, boxes.py; chinese.py serves this and the next step;
+- what an answer says, as text: normal_form.py with notation.py and sexagesimal.py, words.py, qualifiers.py;
+- the verdict: grader.py, tolerance.py;
+- processes under limits: pool.py, fenced_worker.py;
+- sympy, in these: latex.py, sizes.py, scalars.py, named_values.py, symbolic.py, canonical.py.
+
+No text of a response is evaluated, see fenced_worker.py.
 """
 
 import atexit

@@ -2,25 +2,35 @@
 
 Every pattern runs in time linear in the text.
 
-Order of extraction: last non-empty balanced \\boxed{...} or \\fbox{...}; "final answer is ..."; "#### ...";
-"answer is ..." / "answer: ..."; "option is (B)"; the text itself when it is nothing but an answer; the last number, or
-the formula that it is a part of. A phrase that no answer follows ("the answer is correct") does not count.
+What follows an answer and begins with a new question was invented and is cut off first (run_on.py). Then the order is:
+a choice that ends the text ("**Answer: D**"), if the last box holds no choice and the question is one of choices; the
+last non-empty balanced \\boxed{...} or \\fbox{...} (boxes.py); "final answer is ..."; "#### ..."; "answer is ..." /
+"answer: ..."; "option is (B)"; the text itself when it is nothing but an answer; the last number, or the formula that
+it is a part of. A phrase that no answer follows ("the answer is correct") does not count.
 """
 
 import re
 from collections import deque
 
+from . import chinese
+from .boxes import last_box
 from .normal_form import DECIMAL, SCALE, TEXT, VULGAR
+from .run_on import first_reply
+from .words import choice
 
 PHRASES = 20  # of the last "answer is" that are tried
 NEAR = 300  # characters around the last number that can belong to its formula
 
-_BOX = re.compile(r"\\{1,2}(?:boxed|fbox)\s*(?:(\{)|(?=[0-9a-zA-Z])([0-9]+|[a-zA-Z]))|\\.|[{}]", re.DOTALL)
-_FINAL = re.compile(r"(?i)\bfinal answer\b[\s*]{0,9}(?:is\b|:|=)")
-_ANSWER = re.compile(r"(?i)\banswer\b[\s*]{0,9}(?:is\b|:|=)")
+_FINAL = re.compile(rf"(?i)\bfinal answer\b[\s*]{{0,9}}(?:is\b|:|=)|{chinese.FINAL}")
+_ANSWER = re.compile(rf"(?i)\banswer\b[\s*]{{0,9}}(?:is\b|:|=)|{chinese.ANSWER}")
+_END = 80  # characters at the end of a text in which a final choice stands
+_FINAL_CHOICE = re.compile(
+    r"(?:\b(?i:answer|choice|option)[\s*]{0,4}(?:is\b|:)[\s*$]{0,4}(?:\\(?:text|textbf|mathrm)\{)?\(?([A-J])"
+    rf"|{chinese.CHOICE})[)}}\s*.。$]{{0,9}}$"
+)
 _OPTION = re.compile(
     r"\b(?i:(?:choose|pick|select|is)\s+(?:option|choice)|(?:option|choice)(?:\s+is\b|:)|(?:option|choice)(?=\s*\())"
-    r"[\s*]{0,4}(\([A-Ja-j]\)|[A-J])(?!\w)"
+    rf"[\s*]{{0,4}}(\([A-Ja-j]\)|[A-J])(?!\w)|{chinese.CHOICE}"
 )
 _HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")
 _POWER_OF_TEN = r"\s?(?:[×xX*·]|\\times|\\cdot)\s?10(?:\s?\^\s?(?:\{\s?[-−]?[0-9]+\s?\}|[-−]?[0-9]+)|[⁻⁰¹²³⁴-⁹]+)"
@@ -29,17 +39,18 @@ _NUMBER_IN_TEXT = (
     rf"|[0-9]{{1,3}}\s[0-9]{{1,2}}\s?/\s?[0-9]{{1,2}}(?![0-9])|(?:{DECIMAL})(?:\s?/\s?[0-9]+|{_POWER_OF_TEN})?)"
     rf"(?:\s?\\?%|\s{SCALE})?"
 )
-_LAST_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER_IN_TEXT}")
+_LAST_NUMBER = re.compile(rf"(?<![^\W{chinese.CHARACTER}])(?<!\.){_NUMBER_IN_TEXT}")
 _FIRST_NUMBER = re.compile(
     rf"(?:{_NUMBER_IN_TEXT}|\(?[A-H]\)?)(?=(?:\s|[,;(]\s*)(?!(?:and|or|to|equals?|is|are|plus|minus|times|divided)\b)[a-z]{{2,}})"
 )
+_SENTENCE_END = re.compile(rf"\n|\.\s|\.$|I hope|{chinese.SENTENCE_END}")
 _CLAUSE = re.compile(r"\b(?:because|since|as|for|when|if|which|where|while|not|after|and|or|to)\b")
 _MATHS = {"$$": "$$", "$": "$", r"\(": r"\)", r"\[": r"\]"}
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _LINK = re.compile(
     r"(?i)(?<![\\a-z])(?:equals?|is|are|so|gives|makes|that|correct|indeed|already|actually|simply|just|therefore|thus)\b"
 )
-_JUDGED = re.compile(r"(?i)(?:correct|right|wrong|incorrect|reasonable|valid|sensible|plausible)\b")
+_JUDGED = re.compile(r"(?i)(?:correct|right|wrong|incorrect|reasonable|valid|sensible|plausible)\b|" + chinese.JUDGED)
 _REMARK = re.compile(
     r"(?i)(?:in|as|an?(?= )|the|that|this|for|not|very|also|based|given|found|clear|unique|below|above)\b"
 )
@@ -52,44 +63,40 @@ _BOUND_AFTER = re.compile(
 )
 
 
-def extract_answer(text: str | None) -> str | None:
-    """The answer that `text` gives, as it is written there, or None if it gives none."""
+def extract_answer(text: str | None, of_choices: bool = True) -> str | None:
+    """The answer that `text` gives, as it is written there, or None if it gives none.
+
+    Where the gold answer is known and not a choice, `of_choices` is false: then a formula in a box beats a choice.
+    """
     if not text or not text.strip():
         return None
+    text = first_reply(text)
     hashes = _HASHES.findall(text)
-    found = _last_box(text) or _stated(text, _FINAL) or (hashes[-1].strip() if hashes else None)
-    found = found or _stated(text, _ANSWER) or _option(text) or _bare(text)
+    found = (of_choices and _final_choice(text)) or last_box(text) or _stated(text, _FINAL)
+    found = found or (hashes[-1].strip() if hashes else None) or _stated(text, _ANSWER) or _option(text) or _bare(text)
     if found:
         return found
     remark = _stated(text, _ANSWER, remarks=True)
-    return remark if remark and remark.startswith("not ") else _last_number(text) or remark
+    if (remark and remark.startswith("not ")) or chinese.DENIED.search(text):
+        return remark
+    return _last_number(text) or remark
 
 
-def _last_box(text: str) -> str | None:
-    """Content of the last balanced box that is not empty; of nested boxes the outermost. One pass, one stack."""
-    stack: list[int | None] = []  # where the content of an open brace begins if a box opened it, else None
-    found: str | None = None
-    if "boxed" not in text and "fbox" not in text:
+def _final_choice(text: str) -> str | None:
+    """The letter of "Answer: D" at the very end, after a box that holds something else than a choice."""
+    match = _FINAL_CHOICE.search(text.rstrip()[-_END:])
+    if match is None:
         return None
-    for token in _BOX.finditer(text):
-        if token.group(1):
-            stack.append(token.end())
-        elif token.group(2):  # \boxed5
-            found = token.group(2)
-        elif token.group() == "{":
-            stack.append(None)
-        elif token.group() == "}" and stack:
-            start = stack.pop()
-            if start is not None:
-                found = text[start : token.start()].strip() or found
-    return found
+    box = last_box(text)
+    is_box_a_choice = (box is None and match[2] is None) or (box is not None and choice(box) is not None)
+    return None if is_box_a_choice else match[1] or match[2]
 
 
 def _stated(text: str, phrase: re.Pattern[str], remarks: bool = False) -> str | None:
     """What follows the last `phrase` with an answer after it, or, with `remarks`, the last one with anything."""
     ends = deque((match.end() for match in phrase.finditer(text)), maxlen=PHRASES)
     for end in reversed(ends):
-        rest = text[end : end + 4000].lstrip(" \t\r\n:*").removeprefix("\\\\")
+        rest = text[end : end + 4000].lstrip(" \t\r\n:*：").removeprefix("\\\\")
         found = _formula(rest) or _sentence(rest)
         is_remark = _JUDGED.match(rest) or (_REMARK.match(found) and not re.search(r"(?<!not )[0-9\\$]", found))
         if found and (remarks or not is_remark):
@@ -109,7 +116,7 @@ def _formula(rest: str) -> str:
 
 def _sentence(rest: str) -> str:
     """The sentence that `rest` opens with, up to a clause after its first number; of another long one a number."""
-    line = re.split(r"\n|\.\s|\.$|I hope", rest, maxsplit=1)[0].strip(" *\t\r")
+    line = _SENTENCE_END.split(rest, maxsplit=1)[0].strip(" *\t\r")
     is_long = len(_WORD.findall(line)) > 4
     clause = _CLAUSE.search(line)
     if _FIRST_NUMBER.match(line) and (clause or not _LINK.search(line)):
@@ -120,7 +127,8 @@ def _sentence(rest: str) -> str:
 def _option(text: str) -> str | None:
     """The letter of the last "option is (B)" or "choose choice B", if no number follows it."""
     last = deque(_OPTION.finditer(text), maxlen=1)
-    return last[0][1] if last and not re.search("[0-9]", text[last[0].end() :]) else None
+    letter = (last[0][1] or last[0][2]) if last else None
+    return letter if last and not re.search("[0-9]", text[last[0].end() :]) else None
 
 
 def _bare(text: str) -> str | None:

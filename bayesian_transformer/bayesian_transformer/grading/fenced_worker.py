@@ -19,8 +19,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from .canonical import canonical
 from .latex import ParseError
-from .symbolic import SYMPY_ERRORS, canonical, equal
+from .scalars import SYMPY_ERRORS
+from .sizes import TooLarge
+from .symbolic import equal
 
 OPERATIONS: dict[str, Callable[..., bool | str]] = {"equal": equal, "canonical": canonical}
 RECURSION_LIMIT = 5000
@@ -83,6 +86,8 @@ def answer(request: dict[str, Any], fence: Fence) -> dict[str, Any]:
         return {"undecided": "unreadable"}
     except RecursionError:
         return {"undecided": "too deep"}
+    except TooLarge:
+        return {"undecided": "too large"}
     except MemoryError:
         return {"undecided": "memory"}
     except PermissionError:

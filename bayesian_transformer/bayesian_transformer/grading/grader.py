@@ -6,16 +6,24 @@ is evaluated: latex.py reads it by a grammar, symbolic.py compares, and fenced_w
 no need of, should a library try it all the same.
 
 What counts as equal:
-- numbers: within a relative 1e-4 of the gold answer if one is written with decimals (not just .00), else exactly;
+- numbers: next to a gold answer with decimals (not just .00) within a relative 1e-4 of it; next to an exact one (an
+  integer, a fraction, a root) exactly, or as a decimal that is this number rounded to the digits given and within 1e-4
+  of it: 0.3333 is 1/3, while 0.333, 0.3334 and 123456.7 for 123456 are wrong (tolerance.py);
+- exact values are compared exactly, however small: 1/2006! is neither 1/2004! nor 0 (scalars.py);
+- numbers too large to be written out are told apart by their size, else undecided (sizes.py);
 - 12% is 12 and 0.12 (the sign on either side); 0.12 and 12, both without the sign, differ;
 - units, currency, degree signs and thousands separators are dropped, not compared; words that change a number
   ("3 million", "5 squared", "not 5") are not units, and a comma in brackets separates, so (2,100) is a pair;
+- 22° 30' is 22.5°; 12:00 is a time, not a quotient, and 3:4 a ratio (sexagesimal.py);
 - digits with a base (52_8) equal the same digits with that base or without one;
 - a list without parentheses has no order, a tuple has; (1,2) is a pair or an open interval, as the gold answer needs;
-- x = 5 and 5 = x equal 5; x = 5 does not equal y = 5, and 2x = 6, not solved, equals no number;
+- i - 2j + 2k is the vector (1,-2,2); x > 0, x \\ne 1 is the union of two intervals;
+- x = 5 and 5 = x equal 5, and m + n = 5 does; x = 5 does not equal y = 5, and 2x = 6, not solved, equals no number;
 - of written-out arithmetic the last side counts, and the first if the others round it: 16/3 = 5.33 equals 16/3 and
   5.33; an equation of two different numbers (8 = 9) equals none;
-- where the gold answer is a number, so is an answer of one number and words ("Total: 5 apples", "4 weeks (28 days)").
+- "for any real c" behind an answer is dropped, unless the other one is for other numbers (qualifiers.py);
+- where the gold answer is a number, so is an answer of one number and words ("Total: 5 apples", "4 weeks (28 days)");
+- two equal texts are right, whatever they say.
 """
 
 import re
@@ -26,8 +34,10 @@ from typing import Any, Self
 
 from ..extras import require_extra
 from .extraction import extract_answer
-from .normal_form import number
+from .normal_form import normalize, number
 from .pool import Undecided, WorkerPool
+from .qualifiers import without_qualifiers
+from .sexagesimal import same_time
 from .words import NOT_UNITS, choice, is_false, lone_number, plain, restatement, unmarked, value_text, words
 
 MAX_ANSWER = 2000  # characters; longer answers are not compared
@@ -77,7 +87,8 @@ class Grader:
     def grade(self, pairs: Sequence[tuple[str | None, str]]) -> list[Verdict]:
         """The verdict of each (response, gold answer), in order."""
         # A gold text of GSM8K may still have its solution before it.
-        answers = [(extract_answer(response), gold.rsplit("####", 1)[-1]) for response, gold in pairs]
+        golds = [gold.rsplit("####", 1)[-1] for _, gold in pairs]
+        answers = [(extract_answer(pair[0], _is_choice(gold)), gold) for pair, gold in zip(pairs, golds, strict=True)]
         open_pairs: dict[tuple[str, str], None] = {}
         for answer, gold in answers:
             if answer is not None and (answer, gold) not in self._verdicts:
@@ -121,7 +132,7 @@ class Grader:
                 self.undecided["too long" if is_long else "no gold answer"] += 1
                 self._verdicts[answer, gold] = Verdict.UNDECIDED
                 continue
-            given, expected = plain(answer), plain(gold)
+            given, expected = without_qualifiers(answer, gold)
             texts = [value_text(expected, given), restatement(given, expected) or value_text(given, expected)]
             requests.append({"operation": "equal", "texts": texts})
             compared.append((answer, gold))
@@ -142,18 +153,29 @@ def _verdict(is_right: bool) -> Verdict:
     return Verdict.RIGHT if is_right else Verdict.WRONG
 
 
+def _is_choice(gold: str) -> bool:
+    """Whether the gold answer is the letter of a choice and nothing else."""
+    expected = plain(gold) if len(gold) <= MAX_ANSWER else ""
+    return choice(expected) is not None and len(expected) <= len(r"\text{(A)}")
+
+
 def _decide(answer: str, gold: str) -> Verdict | None:
     """The verdict where reading the two texts is enough, else None."""
+    if gold.strip() and answer.strip() == gold.strip():
+        return Verdict.RIGHT
     if max(len(answer), len(gold)) > MAX_ANSWER or not gold.strip():
         return None
+    is_same_time = same_time(unmarked(normalize(answer)).strip(), unmarked(normalize(gold)).strip())
+    if is_same_time is not None:
+        return _verdict(is_same_time)
     given, expected = plain(answer), plain(gold)
     if not given:
         return Verdict.WRONG
     if expected and _squeeze(given) == _squeeze(expected):
         return Verdict.RIGHT
-    letter = choice(expected)
-    if letter is not None and len(expected) <= len(r"\text{(A)}"):
-        return _verdict(choice(given) == letter)
+    given, expected = without_qualifiers(answer, gold)
+    if _is_choice(gold):
+        return _verdict(choice(given) == choice(expected))
     value = value_text(given, expected)
     if is_false(value):
         return Verdict.WRONG

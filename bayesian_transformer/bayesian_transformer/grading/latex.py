@@ -1,11 +1,13 @@
 """The sympy object of a normalised LaTeX answer, read by the grammar of latex2sympy2-extended and nothing else."""
 
 import re
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import sympy as sp
 from latex2sympy2_extended import NormalizationConfig, normalize_latex
 from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
+
+from .sizes import TooLarge, check
 
 Value: TypeAlias = sp.Basic | sp.MatrixBase
 
@@ -25,11 +27,28 @@ class ParseError(ValueError):
 
 
 class _Converter(_Latex2Sympy):
-    """The library's converter, but for the digits of a number: it hands those to sympify, which evaluates Python."""
+    """The library's converter, but for the digits of a number: it hands those to sympify, which evaluates Python.
+
+    And but for what it computes at once, however large the result.
+    """
 
     def parse_number(self, text: str) -> sp.Integer | sp.Float:
         digits = text.replace(",", "")
         return sp.Integer(digits) if digits.isdecimal() else sp.Float(digits)
+
+    def convert_interval(self, expr: Any) -> sp.Basic:
+        check(*map(self.convert_expr, expr.expr()))  # the library computes the two ends to compare them
+        return super().convert_interval(expr)
+
+    def convert_binom(self, binom: Any) -> sp.Basic:
+        return sp.binomial(self.convert_expr(binom.upper), self.convert_expr(binom.lower), evaluate=False)
+
+    def convert_func(self, func: Any) -> sp.Basic:
+        name = func.func_normal_single_arg()
+        if name and name.start.text in (r"\Gamma", r"\gamma"):  # the library computes it
+            argument = func.func_single_arg() or func.func_single_arg_noparens()
+            return sp.gamma(self.convert_func_arg(argument), evaluate=False)
+        return super().convert_func(func)
 
 
 def parse(text: str, grouped: bool = True) -> Value:
@@ -44,7 +63,7 @@ def parse(text: str, grouped: bool = True) -> Value:
     text = _separate(_side_by_side(text.replace("%", "")), grouped)
     try:
         parsed = _Converter(is_real=True).parse(normalize_latex(text, _CONFIG))
-    except (MemoryError, RecursionError, PermissionError):
+    except (MemoryError, RecursionError, PermissionError, TooLarge):
         raise
     except Exception as error:  # the grammar raises plain Exception for a syntax error
         raise ParseError(f"not an expression: {text[:80]!r}") from error

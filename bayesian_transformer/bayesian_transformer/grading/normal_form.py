@@ -5,13 +5,18 @@ Nothing here evaluates what a model wrote. Every pattern runs in time linear in 
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
+from itertools import accumulate
 from typing import Self
 
-RELATIVE_TOLERANCE = 1e-4  # of the gold answer, where one of two numbers is written as a decimal
-ROUGHLY = 5e-2  # relative difference of a number and its rounding to two digits, such as 8/3 = 2.7
+from .chinese import SCALES as CHINESE_SCALES
+from .notation import unified
+from .sexagesimal import with_decimal_angles
+from .tolerance import RELATIVE_TOLERANCE, ROUGHLY, is_near, is_rounding
+
+MAX_BRACES = 20  # pairs around an answer that are taken off
 MAX_NUMBER = 60  # characters of a number that is read as an exact fraction
 MAX_EXPONENT = 300  # of scientific notation; beyond it a number is left to the symbolic comparison
 
@@ -27,7 +32,8 @@ _SYMBOLS = {
 }  # fmt: skip
 _FONT = r"\\(?:text|mbox|textbf|textit|textrm|textsf|texttt|textnormal|math(?:rm|bf|it|sf)|rm|operatorname)"
 TEXT = _FONT + r"\s*\{([^{}\\]*)\}"  # as plain words
-_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*°")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?|\\frac\{[0-9]+\}\{[0-9]+\})\s*°")
 _ANGLE = re.compile(
     r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])(?:\s*\^\s*(?:[0-9]|\{[0-9]+\}))?"
     r"\s*(?:\([^()]*\)|\{[^{}]*\}|-?\s*[0-9.]+\s*°)"
@@ -66,6 +72,7 @@ _CLEAN: list[tuple[re.Pattern[str], str]] = [
         (r"(?<=[0-9.])\\(?:bar|dot|overline)\s*(?:\{([0-9]+)\}|([0-9])(?![0-9]))", r"\\overline{\1\2}"),
         (r"(?<=[0-9])\s*[xX]\s*(?=10\s*\^)", r"\\times "),
         *((rf"(?<=[0-9])\s*\b{name}\b", rf" \\cdot {size}") for name, size in (*_SCALES.items(), ("dozen", "12"))),
+        *((rf"(?<=[0-9])\s*{name}", rf" \\cdot {size}") for name, size in CHINESE_SCALES.items()),
         (r"(?<![0-9])\.(?=[0-9])", "0."),
     )
 ]  # fmt: skip
@@ -84,10 +91,24 @@ def normalize(answer: str) -> str:
     text = "".join(_SYMBOLS.get(char, str(unicodedata.decimal(char, char))) for char in text)
     if r"\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # commands whose backslash was escaped once more
+    text = unified(text)
     for pattern, replacement in _CLEAN:
         text = pattern.sub(replacement, text)
+    text = with_decimal_angles(text)
     text = _ANGLE.sub(lambda match: _DEGREES.sub(r"\\frac{\1 \\pi}{180}", match[0]), text).replace("°", " ")
-    return " ".join(text.split()).strip("* ").rstrip(".,;:* ")
+    return _without_outer_braces(" ".join(text.split()).strip("* ").rstrip(".,;:* "))
+
+
+def _without_outer_braces(text: str) -> str:
+    """`text` without the pairs of TeX's braces around all of it, which hold no more than a few."""
+    for _ in range(MAX_BRACES):
+        if not (text.startswith("{") and text.endswith("}") and not text.endswith(r"\}")):
+            break
+        depths = list(accumulate((brace[0] == "{") - (brace[0] == "}") for brace in _BRACE.finditer(text)))
+        if 0 in depths[:-1] or depths[-1] != 0:
+            break
+        text = text[1:-1].strip()
+    return text
 
 
 @dataclass(frozen=True)
@@ -98,17 +119,26 @@ class Number:
     decimal: bool = False
     percent: bool = False
     base: int | None = None  # the base written as a subscript; `value` then only holds its digits
+    unit: Fraction | None = field(default=None, compare=False)  # what the last digit of a decimal counts
 
     def equals(self, answer: Self, tolerance: float = RELATIVE_TOLERANCE) -> bool:
-        """Whether `answer` is this number: exactly, or within `tolerance` of it if one of them is a decimal."""
+        """Whether `answer` is this number: within `tolerance` of a decimal, else exactly or rounded to its decimals."""
         if self.base and answer.base and self.base != answer.base:
             return False
         accepted = {self.value}
         if self.percent != answer.percent:
             accepted.add(self.value / 100 if self.percent else self.value * 100)
-        if not (self.decimal or answer.decimal):
-            return answer.value in accepted
-        return any(abs(answer.value - value) <= tolerance * abs(value) for value in accepted)
+        if self.decimal:
+            return any(is_near(value, answer.value, tolerance) for value in accepted)
+        unit = answer.unit
+        return answer.value in accepted or (
+            unit is not None and any(is_rounding(value, answer.value, unit) for value in accepted)
+        )
+
+    def resembles(self, other: Self) -> bool:
+        """Whether the two are one number, or, if one is a decimal, roughly so."""
+        is_rough = (self.decimal or other.decimal) and is_near(self.value, other.value, ROUGHLY)
+        return is_rough or self.value == other.value
 
 
 _NUMBER = re.compile(
@@ -143,8 +173,9 @@ def number(text: str) -> Number | None:
         return None
     negative = (part["sign"] == "-") != (part["sign2"] == "-")
     base = int(part["base"]) if part["base"] else None
-    decimal = "." in text and not part["cycle"] and value.denominator > 1
-    return Number(-value if negative else value, decimal, bool(part["percent"]), base)
+    is_decimal = "." in text and not (part["cycle"] or part["over"]) and value.denominator > 1
+    unit = _last_place(part) if is_decimal else None
+    return Number(-value if negative else value, is_decimal, bool(part["percent"]), base, unit)
 
 
 def _magnitude(part: dict[str, str | None]) -> Fraction | None:
@@ -164,3 +195,9 @@ def _magnitude(part: dict[str, str | None]) -> Fraction | None:
         return plain / int(part["over"]) if int(part["over"]) else None
     exponent = int(part["ten"] or part["ten1"] or part["ten2"] or 0)
     return plain * Fraction(10) ** exponent if abs(exponent) <= MAX_EXPONENT else None
+
+
+def _last_place(part: dict[str, str | None]) -> Fraction:
+    """What the last written digit of a matched decimal counts."""
+    exponent = int(part["ten"] or part["ten1"] or part["ten2"] or 0)
+    return Fraction(10) ** (exponent - len((part["plain"] or "").partition(".")[2]))

@@ -26,7 +26,7 @@ TRIES = 2  # of a request whose process died
 
 @dataclass(frozen=True)
 class Undecided:
-    """There is no result, and why: timeout, memory, crash, too deep, unreadable, not comparable, refused."""
+    """There is no result, and why: timeout, memory, crash, too deep, too large, unreadable, not comparable, refused."""
 
     reason: str
 

@@ -3,7 +3,8 @@
 import re
 from functools import lru_cache
 
-from .normal_form import ROUGHLY, TEXT, Number, normalize, number
+from . import chinese
+from .normal_form import TEXT, Number, normalize, number
 
 # Words that change the number next to them, so that it is not the answer, and products of names that look like words.
 NOT_UNITS = re.compile(
@@ -21,6 +22,10 @@ _UNIT = (
 )
 _WORDS_AFTER = re.compile(
     rf"(?i)(?<=[0-9}}!)])\s*(?:(?<=[0-9}}!)\s]){_UNIT}\b)(?:(?:\s+|/|\s*\.\s*)[a-z]+)*(?:\s*\^?\s*\{{?[23]\}}?)?\.?$"
+)
+_AFTER_CONSTANT = re.compile(
+    r"(?<=\\pi)\s*(?:(?:square|cubic|sq\.?)\s+)?(?:rads?|deg|mm|cm|dm|km|ft|units?|radians?|degrees?|inch(?:es)?|feet|foot|"
+    r"(?:(?:milli|centi|deci|kilo)?met(?:er|re)|mile|yard|second|minute|hour)s?)(?:\s*\^\s*\{?[23]\}?)?$"
 )
 _TEXT_AFTER = re.compile(rf"(?<=[0-9}})a-zA-Z!])(?:\s|\\cdot)*{TEXT}(?:\s*\^\s*(?:\{{-?[0-9]\}}|[0-9]))?(?:\s*\.)?$")
 _TEXT_FRACTION = re.compile(rf"\\frac\s*\{{\s*{TEXT}\s*\}}\s*\{{\s*{TEXT}\s*\}}")
@@ -40,8 +45,9 @@ def plain(answer: str) -> str:
     """The normal form of an answer without the units after it."""
     text = normalize(answer)
     if any(char.isdigit() for char in text) or "\\" in text:
-        for units in (_TEXT_AFTER, _WORDS_AFTER):
+        for units in (_TEXT_AFTER, _WORDS_AFTER, _AFTER_CONSTANT):
             text = units.sub(lambda match: match[0] if NOT_UNITS.search(unmarked(match[0])) else "", text) or text
+        text = chinese.without_units(text)
     return text.rstrip(".,;: ")
 
 
@@ -76,7 +82,7 @@ _CALCULATION = re.compile(  # written-out arithmetic without names, such as the 
 )
 _SYMBOL = r"(?:[A-Za-z]|\\(?!pi|infty|ln|log|frac|sqrt)[A-Za-z]{2,9}|[A-Z]{2,4}|\|[A-Z]{1,4}\||\[[A-Z]{2,}\])"
 _NAME = re.compile(
-    r"(?:m\s*)?(?:\\(?:angle|measuredangle|triangle|overline|vec|hat|(?:sin|cos|tan|cot|sec|csc)(?![a-z]))\s*)*"
+    r"(?:m\s*(?=\\))?(?:\\(?:angle|measuredangle|triangle|overline|vec|hat|(?:sin|cos|tan|cot|sec|csc)(?![a-z]))\s*)*"
     rf"[{{(]?\s*{_SYMBOL}\s*[}})]?'*(?:_(?:\w|\{{[^{{}}=]*\}}))?'*|(?P<f>[fghpqA-Z])'*\((?:(?!(?P=f))[^()=])*\)"
 )
 
@@ -98,8 +104,16 @@ def value_text(text: str, other: str) -> str:
     calculated = list(map(_is_calculation, sides))
     if is_name(last) and (len(sides) == 1 or all(calculated)):
         return sides[-1]
+    if len(sides) == 1 and _is_calculation(last) and _is_sum_of_names(sides[0]):
+        return last
     is_evaluated = len(sides) > 1 and calculated[-1] and not re.search("[0-9,]", sides[0])  # a + b = 1 + 3 = 4
     return last if is_evaluated or all(calculated) else text
+
+
+def _is_sum_of_names(side: str) -> bool:
+    """Whether this is m + n, a sum of different letters without factors, whose value is asked for; not e or i."""
+    names = [name.strip() for name in side.split("+")]
+    return len(set(names)) == len(names) > 1 and all(re.fullmatch("[A-Za-df-hj-z]", name) for name in names)
 
 
 def _is_calculation(side: str) -> bool:
@@ -127,7 +141,7 @@ def is_false(text: str) -> bool:
     numbers = [side for side in sides if side is not None and not (side.base or side.percent)]
     if len(numbers) < len(sides) or re.search(r"/|\\frac", text):
         return False
-    return not all(numbers[0].equals(other, ROUGHLY) for other in numbers)
+    return not all(numbers[0].resembles(other) for other in numbers)
 
 
 def words(answer: str, short: bool = False) -> str | None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..command_line import one_line_errors
+from ..command_line import one_line_errors, say
+from ..printable import one_line
 from ..scores import SCORE_BY_NAME
 from .extremes import DEFAULT_SCORE, extremes
 from .page import Response, write_report
@@ -35,10 +36,10 @@ def collect(paths: tuple[Path, ...], tokenizer: "PreTrainedTokenizerBase | None"
                     raise record
                 responses.append(response_of(record, tokenizer))
             except TokenizerMissing as error:
-                raise click.ClickException(f"{where}: {error}") from error
+                raise click.ClickException(one_line(f"{where}: {error}")) from error
             except BadRecord as error:
                 failures += 1
-                click.echo(f"{where}: {error}", err=True)
+                say(f"{where}: {error}", err=True)
     return responses, failures
 
 
@@ -77,7 +78,7 @@ def main(inputs: tuple[Path, ...], output: Path, tokenizer_path: Path | None, ti
         responses, failures = collect(inputs, tokenizer)
         shown, note = choose(responses, **choice)
         write_report(output, shown, title=title, note=note)
-    click.echo(f"{output}: {len(shown)} of {len(responses)} responses shown, {failures} failed")
+    say(f"{output}: {len(shown)} of {len(responses)} responses shown, {failures} failed")
     if failures:
         raise SystemExit(1)
 

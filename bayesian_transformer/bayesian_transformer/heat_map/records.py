@@ -1,13 +1,12 @@
 """From the files of `tokur score` and of the run scripts to the responses that a heat map shows."""
 
-import json
-from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..encoding import token_text
+from ..files import numbered_lines, parse_document, parse_object
 from ..quantities import FIELDS
 from .page import Response
 
@@ -27,16 +26,15 @@ class TokenizerMissing(ValueError):
 
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadRecord]]:
     """The records of a file with where they are: one for each line, or for each response of a .json file."""
-    content = path.read_bytes().removeprefix(BOM_UTF8)
     if path.suffix != ".json":
-        for number, line in enumerate(content.split(b"\n"), start=1):
-            if line.strip():
-                record = _parse(line)
-                if isinstance(record, dict) and "line" not in record:
-                    record["line"] = number
+        with path.open("rb") as file:
+            for number, line in numbered_lines(file):
+                record = _parsed(parse_object, line)
+                if isinstance(record, dict):
+                    record.setdefault("line", number)
                 yield f"{path}:{number}", record
         return
-    problem = _parse(content)
+    problem = _parsed(parse_document, path.read_bytes())
     if not isinstance(problem, dict):
         yield str(path), problem
     elif not isinstance(problem.get("outputs"), list):
@@ -51,14 +49,11 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadRecord]]
                 yield where, BadRecord("expected a JSON object")
 
 
-def _parse(content: bytes) -> dict[str, Any] | BadRecord:
+def _parsed(parse: Callable[[bytes], dict[str, Any]], content: bytes) -> dict[str, Any] | BadRecord:
     try:
-        record = json.loads(content.decode("utf-8"))
-    except UnicodeError as error:
-        return BadRecord(f"not valid UTF-8 ({error})")
-    except (ValueError, RecursionError) as error:
-        return BadRecord(f"not valid JSON ({error})")
-    return record if isinstance(record, dict) else BadRecord(f"expected a JSON object, got {type(record).__name__}")
+        return parse(content)
+    except ValueError as error:
+        return BadRecord(str(error))
 
 
 def response_of(record: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase | None" = None) -> Response:

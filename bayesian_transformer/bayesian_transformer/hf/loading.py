@@ -8,7 +8,10 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from ..checkpoint import is_tfb, read_config
+from ..fitting import check_fit
 from ..model import NoisyModelMixin
+from ..printable import one_line, printable
 
 
 def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
@@ -18,9 +21,10 @@ def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
     except (AssertionError, RuntimeError) as error:  # a torch without CUDA raises the former
         raise click.ClickException(f"--device {device}: {_first_line(error)}") from error
     try:
+        _check_folder(Path(path))
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
     except StrictDataclassError as error:
-        raise click.ClickException(f"--model-path {path}: config.json: {' '.join(str(error).split())}") from error
+        raise click.ClickException(f"--model-path {path}: config.json: {one_line(error)}") from error
     except (OSError, ValueError) as error:
         known = Path(path).is_dir()
         reason = _first_line(error) if known else "no such folder, nor a model that was downloaded"
@@ -31,6 +35,14 @@ def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
         return model.to(device).eval()  # type: ignore[attr-defined]
     except RuntimeError as error:  # it does not fit there
         raise click.ClickException(f"--device {device}: {_first_line(error)}") from error
+
+
+def _check_folder(folder: Path) -> None:
+    """ValueError for what transformers has no words for; a name on the hub is left to it."""
+    if folder.is_dir():
+        config = read_config(folder)
+        if is_tfb(config):
+            check_fit(folder, config)
 
 
 def load_tokenizer(path: str, option: str) -> PreTrainedTokenizerBase:
@@ -49,7 +61,7 @@ def _check_file(path: Path) -> None:
     """ValueError if a JSON file of a tokenizer does not hold what transformers takes for granted."""
     try:
         value = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name}: not valid JSON, {error}") from error
     wanted = {"model", "added_tokens"} if path.name == "tokenizer.json" else set()
     if not isinstance(value, dict) or not wanted <= value.keys():
@@ -57,4 +69,4 @@ def _check_file(path: Path) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0].rstrip(": ")
+    return printable(str(error).partition("\n")[0].rstrip(": "))

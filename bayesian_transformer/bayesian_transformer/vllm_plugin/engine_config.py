@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm.config import CUDAGraphMode
@@ -10,6 +11,8 @@ from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
 from ..architectures import ARCHITECTURES
+from ..checkpoint import read_config, reads_single_file
+from ..fitting import check_fit
 from ..noise_config import NoiseConfig
 from . import kernels
 from .refusals import GPU_SETTINGS, SETTINGS, refused
@@ -17,6 +20,7 @@ from .refusals import GPU_SETTINGS, SETTINGS, refused
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
+_CHECKED_FORMATS = ("auto", "hf", "safetensors")  # dummy weights, for one, are in no file
 _PACKAGE = "bayesian_transformer.vllm_plugin"
 _CACHE_OPERATORS = ("vllm::unified_kv_cache_update", "vllm::unified_mla_kv_cache_update")  # split at by vLLM's default
 _NOISE_OPERATOR = "bayesian_transformer::add_qkv_noise"
@@ -35,12 +39,31 @@ class TFBModelConfig(VerifyAndUpdateConfig):
             problems += refused(GPU_SETTINGS, vllm_config)
         if problems:
             raise ValueError(f"TFB models do not support: {'; '.join(problems)}. Start the engine without.")
+        check_weights(vllm_config)
         if noise.noisy_samples:
             make_room(vllm_config, noise.noisy_samples)
             if current_platform.is_cuda():
                 prepare_for_gpu(vllm_config)
         vllm_config.parallel_config.worker_cls = f"{_PACKAGE}.worker.TFBWorker"
         vllm_config.scheduler_config.scheduler_cls = f"{_PACKAGE}.outputs.uncertainty_scheduler"
+
+
+def check_weights(vllm_config: "VllmConfig") -> None:
+    """ValueError if the folder of the model does not hold what its config asks for, before memory is allocated for it.
+
+    A folder without weights is left to vLLM, and so is a name on the hub, which is not downloaded yet.
+    """
+    folder, load_format = Path(vllm_config.model_config.model), vllm_config.load_config.load_format
+    if load_format not in _CHECKED_FORMATS or not any(folder.glob("*.safetensors")):
+        return
+    read_config(folder)  # refuses what other readers may take in two ways
+    check_fit(folder, vllm_config.model_config.hf_config.to_dict())
+    consolidated = sorted(folder.glob("consolidated*.safetensors"))
+    if load_format == "auto" and consolidated and not reads_single_file(folder):
+        raise ValueError(
+            f"{consolidated[0]}: vLLM would read it in place of what transformers reads; "
+            "move it away, or start the engine with load_format='safetensors'"
+        )
 
 
 def make_room(vllm_config: "VllmConfig", noisy_samples: int) -> None:

@@ -1,6 +1,7 @@
 """Mixin that turns one of vLLM's decoder models into its TFB variant."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.model_executor.models.utils import extract_layer_index
 
+from ..checkpoint import SINGLE_FILE, reads_single_file
 from ..layers import check_basis
 from ..noise import PROJECTIONS
 from ..noise_config import NoiseConfig
@@ -18,6 +20,17 @@ from .particles import Particles, QKVNoise, perturb_output
 _BASIS_SUFFIX = ".basis_vectors"
 
 
+def weight_patterns(folder: Path) -> list[str] | None:
+    """What vLLM must be told to read the weights that transformers reads from a folder; None where both agree.
+
+    Where there are both an index and model.safetensors, vLLM would read what the index names, and without safetensors
+    it would read pickles. A name on the hub is no folder, and left to vLLM.
+    """
+    if reads_single_file(folder):
+        return [SINGLE_FILE]
+    return ["*.safetensors"] if folder.is_dir() and not any(folder.glob("*.safetensors")) else None
+
+
 class TFBModelMixin:
     """Put before a vLLM `...ForCausalLM` whose layers have `self_attn.qkv_proj` and `self_attn.attn`."""
 
@@ -25,6 +38,7 @@ class TFBModelMixin:
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
+        self.allow_patterns_overrides = weight_patterns(Path(vllm_config.model_config.model))
         noise = NoiseConfig.from_model_config(vllm_config.model_config.hf_config)
         max_requests = vllm_config.scheduler_config.max_num_seqs
         device = vllm_config.device_config.device

@@ -16,6 +16,7 @@ from ..checkpoint import tensor_files
 from ..noise import noise_key
 from . import kernels
 from .kernels import token_uncertainty
+from .model_mixin import weight_patterns
 from .outputs import pack
 
 if current_platform.is_cpu():
@@ -87,6 +88,7 @@ class UncertaintyRunner(GPUModelRunner):
             missing = sorted(self.get_model().basis_names - tensor_files(folder).keys())
             if missing:
                 raise ValueError(f"{folder}: {missing[0]} is missing ({len(missing)} are); convert the model first")
+            self.get_model().allow_patterns_overrides = weight_patterns(folder)
         super().reload_weights(weights_iterator, weights_path, *args, **kwargs)
 
     def _sample(self, logits: Tensor | None, spec_decode_metadata: Any) -> Any:

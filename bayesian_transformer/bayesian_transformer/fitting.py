@@ -1,0 +1,123 @@
+"""Whether a checkpoint holds the tensors that its config.json asks for, told from the headers of its files alone.
+
+transformers gives what is missing or has another shape random values of the size that config.json says, and vLLM
+allocates it before it reads a file. So this comes first. The model is built without storage, by transformers' own
+class of the base family.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from .architectures import ARCHITECTURES
+from .checkpoint import (
+    BASIS,
+    CONFIG_FILE,
+    INDEX_FILE,
+    StoredTensor,
+    is_tfb,
+    noisy_projections,
+    projection_name,
+    reads_single_file,
+    stored_tensors,
+)
+from .noise import PROJECTIONS
+from .noise_config import NoiseConfig
+
+_MOST_POSITIONS = 1 << 25  # vLLM fills a table of so many rows; the longest models have ten million
+_DTYPES = ("F64", "F32", "F16", "BF16")
+# Keys that say how a model is loaded, not what it is made of.
+_NOT_OF_THE_MODEL = ("model_type", "architectures", "auto_map", "transformers_weights")
+
+
+def check_fit(folder: Path, config: Mapping[str, Any]) -> dict[str, StoredTensor]:
+    """The tensors in `folder` that a base model of this config has.
+
+    Args:
+        config: config.json of a supported base model or of a TFB model, maybe with keys replaced.
+
+    ValueError, in one line that names file and tensor, for a tensor that is missing or has another shape or a dtype
+    that is not floating, the basis vectors of a TFB model among them, and for a config that no model can be made of.
+    """
+    if config.get("transformers_weights") is not None:
+        raise ValueError(
+            f"{folder / CONFIG_FILE}: transformers_weights is not supported; save the model again without that key"
+        )
+    positions = config.get("max_position_embeddings", 1)
+    if not isinstance(positions, int) or not 0 < positions <= _MOST_POSITIONS:
+        raise ValueError(
+            f"{folder / CONFIG_FILE}: max_position_embeddings must be an integer from 1 to {_MOST_POSITIONS}; "
+            f"got {positions!r}"
+        )
+    tensors = stored_tensors(folder)
+    _check_layers(folder, config.get("num_hidden_layers"), tensors)
+    found = {}
+    for name, shape, is_shared in _parameters(_without_storage(folder, config)):
+        if name in tensors:
+            _check_tensor(folder, name, tensors[name], shape)
+            found[name] = tensors[name]
+        elif not is_shared:
+            raise ValueError(_missing(folder, name))
+    if is_tfb(config):
+        _check_basis(folder, config, tensors)
+    return found
+
+
+def _check_tensor(folder: Path, name: str, tensor: StoredTensor, shape: tuple[int, ...]) -> None:
+    where = f"{folder / tensor.file}: tensor {name}"
+    if tensor.shape != shape:
+        advice = "convert the model again, or set bayes_noise and basis_idx as it was converted"
+        raise ValueError(
+            f"{where} has shape {list(tensor.shape)} where {CONFIG_FILE} asks for {list(shape)}; "
+            f"{advice if name.endswith(BASIS) else 'get the model again'}"
+        )
+    if tensor.dtype not in _DTYPES:
+        raise ValueError(f"{where}: dtype {tensor.dtype} is not supported; use an unquantised checkpoint")
+
+
+def _check_basis(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> None:
+    noise = NoiseConfig.from_model_config(SimpleNamespace(**config))
+    for prefix in noisy_projections(config["num_hidden_layers"]):
+        if (name := f"{prefix}.{BASIS}") not in tensors:
+            raise ValueError(f"{folder}: tensor {name} is missing; convert or download the model again")
+        side = tensors[f"{prefix}.weight"].shape[0 if noise.bayes_noise == "right" else 1]
+        _check_tensor(folder, name, tensors[name], (side, noise.rank))
+
+
+def _check_layers(folder: Path, layers: object, tensors: Mapping[str, StoredTensor]) -> None:
+    """Before a model of a billion layers is built."""
+    if not isinstance(layers, int) or isinstance(layers, bool) or layers < 1:
+        raise ValueError(f"{folder / CONFIG_FILE}: num_hidden_layers must be an integer >= 1; got {layers!r}")
+    for layer in range(layers):
+        for projection in PROJECTIONS:
+            if (name := f"{projection_name(layer, projection)}.weight") not in tensors:
+                raise ValueError(_missing(folder, name))
+
+
+def _missing(folder: Path, name: str) -> str:
+    stale = reads_single_file(folder) and (folder / INDEX_FILE).is_file()
+    beside = f"; {INDEX_FILE} is not read beside model.safetensors, nor by transformers" if stale else ""
+    return f"{folder}: tensor {name} is missing; the checkpoint does not fit its {CONFIG_FILE}{beside}"
+
+
+def _without_storage(folder: Path, config: Mapping[str, Any]) -> PreTrainedModel:
+    types = {key: a.base_model_type for a in ARCHITECTURES.values() for key in (a.base_model_type, a.model_type)}
+    keys = {key: value for key, value in config.items() if key not in _NOT_OF_THE_MODEL}
+    try:
+        with torch.device("meta"):
+            base = AutoConfig.for_model(types[config["model_type"]], **keys)
+            return AutoModelForCausalLM.from_config(base, attn_implementation="eager")
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{folder / CONFIG_FILE}: no model can be made of it ({reason}); get it again") from error
+
+
+def _parameters(model: PreTrainedModel) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+    """Name and shape of each parameter, and whether it is another one under a second name, such as tied embeddings."""
+    first = {name for name, _ in model.named_parameters()}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        yield name, tuple(parameter.shape), name not in first
