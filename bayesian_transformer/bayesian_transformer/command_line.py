@@ -18,6 +18,7 @@ _COMMANDS = {
     "convert": ("convert:main", "Turn a checkpoint into a TFB checkpoint."),
     "score": ("score:main", "Uncertainties of given texts."),
     "heatmap": ("heat_map.command:main", "Token heat map of responses as one HTML file."),
+    "calibrate": ("calibrate:main", "How likely is an answer right? Learned from graded results."),
     "doctor": ("doctor.command:main", "What is installed, and whether it works on this machine."),
     "embedded": ("embedded:main", "Prepare the embedded model, or cache the TFB model of another one."),
 }

@@ -38,7 +38,7 @@ def value(line: str, name: str) -> str:
 def test_the_documentation_shows_the_examples() -> None:
     pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
     shown = re.findall(r"^```python\n(.*?)^```", pages, re.MULTILINE | re.DOTALL)
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
     assert [path.name for path in EXAMPLES if path.read_text(encoding="utf-8") not in shown] == []
 
 
@@ -76,3 +76,16 @@ def test_heat_map(tmp_path: Path) -> None:
     page = Page((tmp_path / "heat_map.html").read_text(encoding="utf-8"))
     assert "".join(text for text, _ in page.tokens) == "The product of 7 and 6 is 42.The product of 7 and 6 is 49."
     assert len({level for _, level in page.tokens}) > 2
+
+
+def test_calibrate_scores(tmp_path: Path) -> None:
+    """The page shows what it prints, to the digits that every machine agrees on."""
+    lines = run("calibrate_scores.py", tmp_path)
+    page = (ROOT / "docs" / "calibration.md").read_text(encoding="utf-8")
+    numbers = re.compile(r"\d+\.\d+")
+    (shown,) = (
+        block for block in re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "my-model" in block
+    )
+    assert numbers.sub("#", "\n".join(lines)) == numbers.sub("#", shown.strip())
+    expected = [float(number) for number in numbers.findall(shown)]
+    assert [float(number) for number in numbers.findall("\n".join(lines))] == pytest.approx(expected, abs=2e-3)

@@ -77,7 +77,7 @@ def test_the_package_is_that_of_the_wheel(installed: Installed) -> None:
 
 
 def test_what_is_installed_here_is_what_the_wheel_asks_for() -> None:
-    required = {**base(), **extra("grading"), **extra("embedded")}
+    required = {**base(), **extra("grading"), **extra("embedded"), **extra("calibration")}
     for name, requirement in required.items():
         assert requirement.specifier.contains(version(name), prereleases=True), requirement
 

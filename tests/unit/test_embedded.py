@@ -1,12 +1,9 @@
-"""The embedded model, its cache, and the arithmetic problems."""
+"""The embedded model and its cache."""
 
 import json
 import os
-import runpy
 import shutil
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,9 +12,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bayesian_transformer import embedded
 from bayesian_transformer.conversion import is_tfb
-
-# By path: an installed package bears the name of the folder.
-ARITHMETIC = runpy.run_path(str(Path(__file__).resolve().parents[2] / "datasets" / "arithmetic.py"))["main"]
 
 
 def test_the_base_model_talks_sense(smollm2_path: Path) -> None:
@@ -105,27 +99,3 @@ def test_a_conversion_that_was_cut_short_is_made_again(
     (first / ".converted_from.json").unlink()
     assert embedded.tfb_model(tiny_llama_path) == first
     assert first.stat().st_ino != made
-
-
-def problems(*options: str, output: Path) -> list[dict[str, Any]]:
-    result = CliRunner().invoke(ARITHMETIC, ["--output", str(output), *options])
-    assert result.exit_code == 0, result.output
-    return [json.loads(line) for line in output.read_text().splitlines()]
-
-
-def test_arithmetic_problems_are_right_different_and_repeatable(tmp_path: Path) -> None:
-    rows = problems(output=tmp_path / "a.jsonl")
-    assert len(rows) >= 120
-    assert rows == problems(output=tmp_path / "b.jsonl")
-    assert rows != problems("--seed", "1", output=tmp_path / "c.jsonl")
-    assert max(Counter(row["problem"] for row in rows).values()) == 1
-    assert max(Counter(row["unique_id"] for row in rows).values()) == 1
-    for row in rows:
-        a, sign, b = row["problem"].removeprefix("What is ").removesuffix("?").split()
-        assert int(row["answer"]) == {"+": int(a) + int(b), "*": int(a) * int(b)}[sign]
-
-
-def test_too_many_arithmetic_problems_are_refused(tmp_path: Path) -> None:
-    result = CliRunner().invoke(ARITHMETIC, ["--output", str(tmp_path / "a.jsonl"), "--size", "163"])
-    assert result.exit_code == 1
-    assert "size must be 1 to 162" in result.output

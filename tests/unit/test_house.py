@@ -26,6 +26,7 @@ WALLS: dict[str, set[str]] = {
 DOORS = {"model": "hf"}
 # Rooms of the package that stand without each other, the plugin above all.
 APART = {
+    "calibration": {"grading", "hf", "heat_map", "vllm_models", "vllm_plugin"},
     "grading": {"hf", "vllm_models", "vllm_plugin", "heat_map"},
     "heat_map": {"grading", "vllm_models", "vllm_plugin"},
     "hf": {"grading", "heat_map", "vllm_models", "vllm_plugin"},

@@ -19,6 +19,7 @@ TOKUR = [sys.executable, "-P", "-c", "from bayesian_transformer.command_line imp
 COMMANDS = command_line.main.list_commands(None)  # type: ignore[arg-type]
 LIGHT = (
     "architectures",
+    "calibration",
     "command_line",
     "extras",
     "files",

@@ -1,0 +1,193 @@
+"""How likely is an answer right? Learned from graded results, and applied to new ones: `tokur calibrate`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from .calibration import DECLARED, Calibrator, CrossFit, cross_fit, fit, threshold_for
+from .calibration.calibrator import METHODS, SOURCE
+from .command_line import one_line_errors
+from .files import atomic_path, dumps
+from .grading import Grader, Verdict
+from .problems import question_id
+from .results import SETTINGS_FILE, greedy_records, read_greedy, read_settings
+from .scores import SCORE_BY_NAME, record_arrays, response_scores
+
+_OF_RECORD = ("model", "num_samples", "bayes_sigma")
+
+
+@dataclass(frozen=True)
+class Graded:
+    """Scored and graded answers of some folders; arrays are [n]."""
+
+    table: dict[str, NDArray[np.float64]]
+    right: NDArray[np.bool_]
+    problems: list[str]
+    undecided: int  # they count as wrong
+    source: dict[str, Any]  # what all of them were made with
+
+
+def scores_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """Every score of a greedy record; ValueError names the response and the array that is wrong."""
+    tokens = len(record["token_ids"])
+    try:
+        return response_scores(record_arrays(record, tokens), tokens)
+    except ValueError as error:
+        raise ValueError(f"response {question_id(record)}: {error}") from error
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """What the answers of a folder were made with, as far as a run has stored it there."""
+    stored = read_settings(folder / SETTINGS_FILE) if (folder / SETTINGS_FILE).exists() else {}
+    return {key: stored[key] for key in SOURCE if key in stored}
+
+
+def made_with(settings: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a folder, and what the record itself says, which holds also without them."""
+    return {**settings, **{key: record.get(key) for key in _OF_RECORD}}
+
+
+def graded_results(folders: Sequence[Path], grader: Grader) -> Graded:
+    """Read, grade and score folders of greedy results, such as several seeds of one model.
+
+    ValueError, in one line, if two of them were made in different ways.
+    """
+    rows: list[dict[str, float]] = []
+    verdicts: list[Verdict] = []
+    problems: list[str] = []
+    source: dict[str, Any] = {}
+    for folder in folders:
+        records = sorted(read_greedy(folder), key=question_id)
+        if not records:
+            raise ValueError(f"{folder}: holds no finished response")
+        found = made_with(settings_of(folder), records[0])
+        for key in source.keys() & found.keys():
+            if source[key] != found[key]:
+                raise ValueError(
+                    f"{folder}: made with {key} {found[key]!r}, {folders[0]} with {source[key]!r}; "
+                    "calibrate one model, data set and setting at a time"
+                )
+        source |= found
+        for record in records:
+            if not isinstance(record.get("text"), str) or not isinstance(record.get("answer"), str):
+                raise ValueError(f"{folder}: response {question_id(record)} has no text or no gold answer")
+        verdicts += grader.grade([(record["text"], record["answer"]) for record in records])
+        rows += [scores_of(record) for record in records]
+        problems += [question_id(record) for record in records]
+    table = {name: np.array([row[name] for row in rows]) for name in SCORE_BY_NAME}
+    right = np.array([verdict is Verdict.RIGHT for verdict in verdicts])
+    return Graded(table, right, problems, verdicts.count(Verdict.UNDECIDED), source)
+
+
+def calibrated(
+    graded: Graded, features: Sequence[str], method: str, alpha: float, delta: float
+) -> tuple[Calibrator, CrossFit]:
+    """The calibrator with its threshold, and what cross-fitting found. The threshold sees one answer per problem."""
+    crossed = cross_fit(graded.table, graded.right, graded.problems, features, method)
+    calibrator = fit(graded.table, graded.right, graded.problems, features, method, graded.source)
+    if crossed.brier >= crossed.base_brier:
+        note = "cross-fitted, it is no better than the base rate: do not decide by it"
+        calibrator = replace(calibrator, notes=(*calibrator.notes, note))
+    first = sorted({problem: row for row, problem in reversed([*enumerate(graded.problems)])}.values())
+    return calibrator.accepting(threshold_for(crossed.p_correct[first], graded.right[first], alpha, delta)), crossed
+
+
+def report_on(calibrator: Calibrator, crossed: CrossFit, graded: Graded) -> list[str]:
+    """The lines that the command prints."""
+    counts, undecided = calibrator.counts, f" ({graded.undecided} undecided)" if graded.undecided else ""
+    return [
+        f"{counts['responses']} answers to {counts['groups']} problems: {counts['right']} right, "
+        f"{counts['wrong']} wrong{undecided}",
+        f"On problems not seen (cross-fitted): AUROC {100 * crossed.auroc:.1f}, "
+        f"Brier score {crossed.brier:.4f}, of the base rate {crossed.base_brier:.4f} (smaller is better)",
+        *(f"note: {note}" for note in calibrator.notes),
+        f"threshold: {calibrator.acceptance}",
+    ]
+
+
+def with_p_correct(calibrator: Calibrator, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with `p_correct`, null with `p_correct_reason` where a score has no value, and `accepted` if the
+    calibrator has been asked for a threshold; false where that was not reachable.
+    """
+    table = {name: np.array([value]) for name, value in scores_of(record).items()}
+    (p,), (reason,) = calibrator.predict(table), calibrator.reasons(table)
+    added: dict[str, Any] = {"p_correct": None, "p_correct_reason": reason} if reason else {"p_correct": float(p)}
+    if calibrator.acceptance is not None:
+        line = calibrator.acceptance.threshold
+        added["accepted"] = line is not None and bool(p >= line)
+    return {**record, **added}
+
+
+def apply_to(path: Path, calibrator: Calibrator, output: Path, anyway: bool) -> str:
+    """Write a copy of a results file with P(correct); what was done, in a line. ValueError if it does not fit."""
+    answers = accepted = 0
+    settings = settings_of(path.parent)
+    with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for record in greedy_records(path):
+            problem = calibrator.check(**made_with(settings, record))
+            if problem and not anyway:
+                raise ValueError(f"{path}: {problem}, or add --anyway")
+            row = with_p_correct(calibrator, record)
+            file.write(dumps(row) + "\n")
+            answers, accepted = answers + 1, accepted + row.get("accepted", 0)
+        if not answers:
+            raise ValueError(f"{path}: holds no finished response")
+    return f"{output}: {answers} answers with p_correct" + (f", {accepted} accepted" if calibrator.acceptance else "")
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="JSON file to write.")
+@click.option(
+    "--apply",
+    "calibrator",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Calibrator to use on new results; nothing is fitted then.",
+)
+@click.option("--anyway", is_flag=True, help="With --apply: also where the calibrator was fitted on something else.")
+@click.option("--alpha", default=0.1, show_default=True, help="Largest share of wrong answers among the accepted.")
+@click.option("--delta", default=0.1, show_default=True, help="Chance that the share is larger all the same.")
+@click.option("--method", type=click.Choice([*METHODS]), default="logistic", show_default=True)
+@click.option(
+    "--feature", "features", multiple=True, default=DECLARED, show_default=True, help="Score; give it several times."
+)
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Processes that grade.")
+def main(
+    inputs: tuple[Path, ...], output: Path, calibrator: Path | None, anyway: bool, workers: int, **how: Any
+) -> None:
+    """How likely is an answer right, and from where on may it be trusted?
+
+    Learn it from folders with the greedy results of the run scripts (several seeds of one model and data set):
+
+    \b
+        tokur calibrate results/MODEL_results_vllm_pg/DATASET/seed96/greedy_unc --output calibrator.json
+
+    This grades the answers, fits P(correct) and says how good it is on problems that it has not seen. Then add
+    p_correct, and accepted, to a copy of new results of the same model and data set:
+
+    \b
+        tokur calibrate --apply calibrator.json NEW/batch_results_0_100.jsonl --output with_p.jsonl
+    """
+    if output.exists() and any(output.samefile(path) for path in (*inputs, *([calibrator] if calibrator else []))):
+        raise click.UsageError("--output is one of the inputs; choose another")
+    with one_line_errors():
+        if calibrator is not None:
+            if len(inputs) > 1 or inputs[0].is_dir():
+                raise ValueError("--apply takes one results file, such as batch_results_0_100.jsonl")
+            click.echo(apply_to(inputs[0], Calibrator.load(calibrator), output, anyway))
+            return
+        for path in inputs:
+            if not path.is_dir():
+                raise ValueError(f"{path}: not a folder; give the folder of the results, such as .../greedy_unc")
+        with Grader(workers=workers) as grader:
+            graded = graded_results(inputs, grader)
+        fitted, crossed = calibrated(graded, **how)
+        fitted.save(output)
+    for line in report_on(fitted, crossed, graded):
+        click.echo(line)
+    click.echo(f"{output}: {fitted.method} on {', '.join(fitted.features)}")

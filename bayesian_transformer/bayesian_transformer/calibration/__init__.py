@@ -1,0 +1,27 @@
+"""How likely is this answer right, and from where on may it be trusted? From scores of responses to P(correct).
+
+`fit` learns P(correct) from scored and graded responses, `cross_fit` says how good that is on problems that it has not
+seen, and `threshold_for` draws the line above which answers are wrong with at most a chosen share. A `Calibrator` is
+stored as JSON; using one needs numpy alone. `fit` and `threshold_for` need the extra [calibration].
+"""
+
+from .calibrator import Calibrator, Isotonic, Logistic, Temperature
+from .columns import DECLARED, NOISE_FREE
+from .learning import ENOUGH, CrossFit, cross_fit, fit
+from .risk import RiskThreshold, quantile_grid, threshold_for
+
+__all__ = [
+    "DECLARED",
+    "ENOUGH",
+    "NOISE_FREE",
+    "Calibrator",
+    "CrossFit",
+    "Isotonic",
+    "Logistic",
+    "RiskThreshold",
+    "Temperature",
+    "cross_fit",
+    "fit",
+    "quantile_grid",
+    "threshold_for",
+]
