@@ -8,11 +8,12 @@ import importlib
 import click
 
 NAMES = {
-    "kill-storm": "kill_storm",
+    "kills": "kill_storm",
+    "disks": "bad_disks",
     "checkpoints": "malformed_checkpoints",
     "answers": "hostile_answers",
     "engine": "engine_requests",
-    "calibration": "calibration_labels",
+    "labels": "calibration_labels",
 }
 
 

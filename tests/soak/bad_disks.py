@@ -1,6 +1,6 @@
 """Run scripts whose disk is full or read-only, and several at once in one folder.
 
-    python -m tests.soak.bad_disks --rounds 20
+    python -m tests.soak disks --rounds 20
 
 Claim: such a run ends with a status that is not 0 and one line that names the file. When the cause is gone, the same
 command completes it, and the records are those of an undisturbed run, byte by byte.

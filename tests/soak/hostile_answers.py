@@ -1,6 +1,6 @@
 """Generated answers that try to run code, to hang, to fill the memory or to confuse the grader, from a seed.
 
-    python -m tests.soak hostile_answers --answers 1000 --kills 100
+    python -m tests.soak answers --answers 1000 --kills 100
 
 Known pairs stand between them, and workers are killed meanwhile: no verdict on a known pair may change.
 """

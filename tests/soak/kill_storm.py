@@ -1,6 +1,6 @@
 """Run scripts killed at random moments and started again until all is answered.
 
-    python -m tests.soak.kill_storm --kills 1000 --real 20
+    python -m tests.soak kills --kills 1000 --real 20
 
 Claim: afterwards the records are those of an undisturbed run, byte by byte. None is lost, none is there twice, no
 temporary file is left, and no lock is in the way. storm_process.py says what stands in for what, and real_kills.py has

@@ -1,6 +1,6 @@
 """Malformed checkpoints: each is refused in one line that names what is wrong, or accepted for a reason.
 
-    python -m tests.soak malformed_checkpoints --flips 1000 --engines
+    python -m tests.soak checkpoints --flips 1000 --engines
 
 The mutations and what must come of each are declared in bad_weights.py, bad_configs.py and bad_folders.py. Three
 readers get them: the conversion (the command), transformers (the loading of our commands), and vLLM (the making of its

@@ -114,7 +114,7 @@ def with_spans(responses: list[Response], kinds: tuple[str, ...]) -> tuple[list[
         except ValueError as error:
             failures += 1
             shown.append(response)
-            click.echo(f"{error}; it is shown without spans", err=True)
+            say(f"{error}; it is shown without spans", err=True)
     return shown, failures
 
 
