@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from bayesian_transformer.command_line import main as tokur
+from tests.soak.__main__ import main as campaigns
 
 from .pages import PAGES, ROOT, Page, command_words
 
 README = PAGES[0]
 COMMANDS = [(page, words) for page in PAGES for words in page.commands()]
+CAMPAIGNS = "tests.soak"
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -30,7 +32,7 @@ def shown(program: str) -> dict[tuple[str, ...], set[str]]:
     found: dict[tuple[str, ...], set[str]] = {}
     for _, words in COMMANDS:
         if words[0] == program:
-            count = 2 if words[1] == "-m" else 1
+            count = 3 if words[1:3] == ["-m", CAMPAIGNS] else 2 if words[1] == "-m" else 1
             found.setdefault(tuple(words[1 : 1 + count]), set()).update(used(words))
     return found
 
@@ -43,7 +45,12 @@ def options_of(command: Any) -> set[str]:
 @pytest.mark.parametrize("program", shown("python"), ids=" ".join)
 def test_options_of_python_programs(program: tuple[str, ...]) -> None:
     options = shown("python")[program]
-    if program[0] == "-m":
+    if CAMPAIGNS in program:
+        if name := program[2].removeprefix("--help"):
+            command = campaigns.get_command(None, name)  # type: ignore[arg-type]
+            assert command is not None, name
+            assert options <= options_of(command)
+    elif program[0] == "-m":
         module: Any = importlib.import_module(program[1])
         assert hasattr(module, "main") or not options
         assert not options or options <= options_of(module.main)
