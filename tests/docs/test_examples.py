@@ -38,7 +38,7 @@ def value(line: str, name: str) -> str:
 def test_the_documentation_shows_the_examples() -> None:
     pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
     shown = re.findall(r"^```python\n(.*?)^```", pages, re.MULTILINE | re.DOTALL)
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
     assert [path.name for path in EXAMPLES if path.read_text(encoding="utf-8") not in shown] == []
 
 
@@ -76,3 +76,9 @@ def test_heat_map(tmp_path: Path) -> None:
     page = Page((tmp_path / "heat_map.html").read_text(encoding="utf-8"))
     assert "".join(text for text, _ in page.tokens) == "The product of 7 and 6 is 42.The product of 7 and 6 is 49."
     assert len({level for _, level in page.tokens}) > 2
+
+
+def test_json_fields(tmp_path: Path, tiny_llama_tfb_path: Path) -> None:
+    lines = run("json_fields.py", tmp_path, tiny_llama_tfb_path)
+    counts = {line.split()[0]: int(line.split()[1]) for line in lines}
+    assert counts == {"$.name": 5, "$.born.place": 1, "$.born.year": 4, "$.shoe_size": 2}
