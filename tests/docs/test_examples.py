@@ -89,3 +89,9 @@ def test_calibrate_scores(tmp_path: Path) -> None:
     assert numbers.sub("#", "\n".join(lines)) == numbers.sub("#", shown.strip())
     expected = [float(number) for number in numbers.findall(shown)]
     assert [float(number) for number in numbers.findall("\n".join(lines))] == pytest.approx(expected, abs=2e-3)
+
+
+def test_json_fields(tmp_path: Path, tiny_llama_tfb_path: Path) -> None:
+    lines = run("json_fields.py", tmp_path, tiny_llama_tfb_path)
+    counts = {line.split()[0]: int(line.split()[1]) for line in lines}
+    assert counts == {"$.name": 5, "$.born.place": 1, "$.born.year": 4, "$.shoe_size": 2}
