@@ -87,7 +87,7 @@ def spikes(doubt: Array) -> int:
 
 
 def bursts(doubt: Array) -> int:
-    """How often it has grown by more than BURST within BURST_WIDTH tokens."""
+    """How often it lies more than BURST above its value BURST_WIDTH tokens before."""
     return int((doubt[BURST_WIDTH:] - doubt[:-BURST_WIDTH] > BURST).sum())
 
 
@@ -123,7 +123,7 @@ _INSTABILITY = "Instability"
 def _instabilities() -> list[Aggregation]:
     kinds: dict[str, tuple[Callable[[Array], float], str]] = {
         "spikes": (spikes, f"changes by more than {SPIKE} from token to token"),
-        "bursts": (bursts, f"rises by more than {BURST} within {BURST_WIDTH} tokens"),
+        "bursts": (bursts, f"rises by more than {BURST} over {BURST_WIDTH} tokens"),
         "rebounds": (rebounds, f"values more than {REBOUND} above the lowest before"),
         "edis": (edis, "0.5 (bursts + rebounds) (1 + variance)"),
     }

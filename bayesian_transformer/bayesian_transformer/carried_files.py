@@ -43,6 +43,8 @@ def carried_files(model_path: Path) -> list[Path]:
             if path.name.startswith(".") or _holds_weights(path) or path == model_path / CONFIG_FILE:
                 continue
             check_link(path)
+            if _leads_out(path, model_path):
+                logger.warning("%s: is a link to %s, whose content is copied", path, path.resolve())
             if path.is_file():
                 found.append(path.relative_to(model_path))
             else:
@@ -55,6 +57,13 @@ def copy_carried_files(model_path: Path, directory: Path) -> None:
     for name in carried_files(model_path):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(model_path / name, directory / name)
+
+
+def _leads_out(path: Path, model_path: Path) -> bool:
+    """Whether a link leads out of the model's folder, and not to the blobs of the hub cache that the folder lies in."""
+    homes = [model_path.resolve()]
+    homes += [model_path.resolve().parents[1] / "blobs"] if model_path.resolve().parent.name == "snapshots" else []
+    return path.is_symlink() and not any(path.resolve().is_relative_to(home) for home in homes)
 
 
 def _is_carried(folder: Path, is_top: bool) -> bool:

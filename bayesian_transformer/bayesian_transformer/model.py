@@ -94,7 +94,7 @@ class NoisyModelMixin:
     def from_pretrained(cls, path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """Load a checkpoint as transformers does; ValueError names a basis tensor that is missing or wrong."""
         if path is not None and Path(path).is_dir() and not kwargs.keys() & {"subfolder", "variant"}:
-            _check_folder(Path(path), kwargs.get("config"))
+            _check_folder(Path(path), **{key: kwargs[key] for key in ("config", *_OF_BASES) if key in kwargs})
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = super().from_pretrained(path, *args, **kwargs)  # type: ignore[misc]
         for name in sorted(info["missing_keys"]):
@@ -256,9 +256,15 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin
 _WRAPPERS: WeakSet[BayesianForCausalLMModel] = WeakSet()  # all that are alive
 
 
-def _check_folder(path: Path, config: object) -> None:
+_OF_BASES = ("bayes_noise", "basis_idx")  # keys of a config that the bases must fit, as arguments too
+
+
+def _check_folder(path: Path, config: object = None, **given: object) -> None:
     """ValueError, naming file and tensor, for a checkpoint that does not fit its config, the one given or its own."""
-    keys = config.to_dict() if isinstance(config, PreTrainedConfig) else read_config(path)
+    if isinstance(config, PreTrainedConfig):
+        keys = config.to_dict()
+    else:
+        keys = read_config(Path(config) if isinstance(config, str | Path) and Path(config).is_dir() else path) | given
     if is_tfb(keys):
         check_fit(path, keys)
     for name, vectors in load_basis(path).items():

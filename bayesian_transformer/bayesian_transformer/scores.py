@@ -20,8 +20,8 @@ import numpy as np
 from .aggregations import AGGREGATIONS, DEFAULT_WINDOW, LENGTH, Aggregation, Array, Response
 from .quantities import FIELDS, QUANTITIES, Quantity
 
-# Named before the reports of this repository were looked at: the published score, its quantity without the length in it,
-# the baseline that needs no noise, and the two at the end of the response, where the answer stands. The last is no blind
+# Named before the reports of this repository were looked at: the published score, EU without the length in it, the
+# baseline that needs no noise, and the two at the end of the response, where the answer stands. The last is no blind
 # choice: on other problems of similar kinds, with the embedded model, it had been the best single score.
 PRIMARY = ("tu_sum", "eu_mean", "ll_mean", "eu_tail", "ll_tail")
 

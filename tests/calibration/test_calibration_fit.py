@@ -188,7 +188,8 @@ def test_copies_of_a_problem_teach_nothing_about_it() -> None:
     """Each of 200 problems has two equal responses, and verdicts are drawn at random: honest cross-fitting finds
     nothing, where one that splits the copies seems to know more. Means over 20 draws, as single ones scatter.
     """
-    honest, leaking = [], []
+    honest: list[float] = []
+    leaking: list[float] = []
     for seed in range(20):
         generator = np.random.default_rng(seed)
         table = {"ll_mean": -np.repeat(generator.random(200), 2)}

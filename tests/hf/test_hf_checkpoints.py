@@ -127,6 +127,17 @@ def test_bad_config_value_is_named(tiny_llama_tfb_path: Path, key: str, value: A
         AutoModelForCausalLM.from_pretrained(tiny_llama_tfb_path, **{key: value})
 
 
+def test_a_rank_that_the_config_lacks_can_be_given(tiny_llama_path: Path, make_tfb: Any, tmp_path: Path) -> None:
+    """As the error about a basis of another shape advises."""
+    path = Path(shutil.copytree(make_tfb(tiny_llama_path, "right", 4), tmp_path / "tfb"))
+    config = json.loads((path / "config.json").read_text())
+    del config["basis_idx"]
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="basis_idx"):
+        TFBLlamaForCausalLM.from_pretrained(path)
+    assert TFBLlamaForCausalLM.from_pretrained(path, basis_idx=[0, 1, 2, 3]).noise.rank == 4
+
+
 def test_set_sigma_refuses_nonsense(tiny_llama_tfb_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_llama_tfb_path)
     with pytest.raises(ValueError, match="bayes_sigma"):

@@ -1,5 +1,6 @@
 """One model of transformers in several threads: each call has the numbers that it has alone."""
 
+import copy
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, MistralConfig, StoppingCriteria
 
 from bayesian_transformer import BayesianForCausalLMModel
 from bayesian_transformer.scoring import score
+from bayesian_transformer.vllm_models.tfb_llama import TFBLlamaForCausalLM
 from tests.hf.test_hf_wrapper import TINY, tiny_model
 
 THREADS, CALLS, TOKENS = 4, 24, 8
@@ -83,3 +85,32 @@ def test_a_call_within_a_call(tiny_llama_tfb_path: Path) -> None:
     assert torch.equal(uncertain(model, 1, stopping_criteria=[Asking()]), expected)
     assert len(inner) == TOKENS
     assert all(torch.equal(table, other) for table in inner)
+
+
+class FreshCaches(TFBLlamaForCausalLM):
+    """A model that returns a new cache object at each step, as code from elsewhere may."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().forward(*args, **kwargs)
+        output.past_key_values = copy.copy(output.past_key_values)
+        return output
+
+
+def test_a_model_that_returns_another_cache_object_each_time(tiny_llama_tfb_path: Path) -> None:
+    expected = uncertain(tfb(tiny_llama_tfb_path, 3), 1)
+    model = FreshCaches.from_pretrained(tiny_llama_tfb_path, dtype=torch.float32, num_samples=3)
+    torch.testing.assert_close(uncertain(model, 1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_criteria_that_a_user_has_put_on_a_model_stay(tiny_llama_tfb_path: Path) -> None:
+    model = tfb(tiny_llama_tfb_path, 3)
+    stock, asked = model._get_stopping_criteria, []
+
+    def own(*args: Any, **kwargs: Any) -> Any:
+        asked.append(1)
+        return stock(*args, **kwargs)
+
+    model._get_stopping_criteria = own
+    uncertain(model, 1)
+    assert model._get_stopping_criteria is own
+    assert asked == [1]

@@ -87,6 +87,18 @@ def test_a_broken_link_is_named(base: Path, tmp_path: Path, name: str, target: s
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base"]
 
 
+def test_a_link_out_of_the_folder_is_named(base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever gives the conversion away may not mean to give that file away."""
+    (tmp_path / "private.txt").write_text("mine")
+    (base / "LICENSE.txt").symlink_to(tmp_path / "private.txt")
+    (base / "README.md").write_text("a model")
+    (base / "model_card.md").symlink_to(base / "README.md")
+    convert_checkpoint(base, tmp_path / "tfb")
+    assert (tmp_path / "tfb" / "LICENSE.txt").read_text() == "mine"
+    named = [record.getMessage() for record in caplog.records if "is a link to" in record.getMessage()]
+    assert named == [f"{base / 'LICENSE.txt'}: is a link to {tmp_path / 'private.txt'}, whose content is copied"]
+
+
 def test_what_is_not_read_may_be_broken(base: Path, tmp_path: Path) -> None:
     put(base, "original/model.pth")
     for name in ("pytorch_model.bin", "original/tokenizer.model", ".hidden"):

@@ -109,6 +109,23 @@ def test_a_part_of_the_weights_can_be_loaded(llm: Any, tiny_qwen2_path: Path, ot
         assert same(answers(llm), before) is is_same
 
 
+def test_weights_in_the_form_of_the_kernels_are_refused(llm: Any) -> None:
+    """Their bases would stay those of the weights before."""
+    before = answers(llm)
+    with pytest.raises(ValueError, match="is_checkpoint_format=False is not supported"):
+        llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter([]), "is_checkpoint_format": False})
+    assert same(answers(llm), before)
+
+
+def test_an_engine_without_weights_takes_them_in_parts(tiny_qwen2_path: Path, make_tfb: Callable[..., Path]) -> None:
+    """As a trainer starts one that it sends its weights to."""
+    path = make_tfb(tiny_qwen2_path)
+    part = [("model.norm.weight", tensors_of(path)["model.norm.weight"])]
+    options: dict[str, Any] = {"in_process": True, "max_num_seqs": 4, "hf_overrides": OVERRIDES}
+    with engine(path, load_format="dummy", **options) as dummy:
+        assert dummy.apply_model(lambda model: model.load_weights(part)) == [{"model.norm.weight"}]
+
+
 def test_a_new_engine_on_the_weights_has_the_numbers_of_a_reloaded_one(
     other_base: Path, tiny_qwen2_path: Path, make_tfb: Callable[..., Path]
 ) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from bayesian_transformer.embedded import base_model
 from bayesian_transformer.scoring import score
 from bayesian_transformer.uncertainty import FIELDS
 from tests.helpers.vllm_engines import engine, table, token_prompts
@@ -20,6 +21,8 @@ pytest.importorskip("vllm")
 import vllm
 from vllm.exceptions import VLLMValidationError
 from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
+
+from bayesian_transformer.vllm_plugin.outputs import _texts
 
 pytestmark = pytest.mark.engine
 LENGTH, OVERRIDES = 128, {"num_samples": 3, "bayes_sigma": 0.3}
@@ -135,6 +138,14 @@ def test_an_urgent_request_preempts_another(llm: Any, model: Any) -> None:
 def test_outputs_can_be_copied_and_sent_to_other_processes(llm: Any, way: Callable[[Any], Any]) -> None:
     (output,) = llm.generate(token_prompts([PROMPT]), parameters(), use_tqdm=False)
     np.testing.assert_array_equal(table(way(output).outputs[0]), table(output.outputs[0]))
+
+
+def test_a_byte_level_tokenizer_has_no_text_for_an_id_that_it_does_not_know() -> None:
+    """vLLM's helper decodes it to nothing, which a token can also be."""
+    tokenizer = AutoTokenizer.from_pretrained(base_model())
+    assert _texts(tokenizer, [len(tokenizer) + 5]) == [None]
+    (word,) = tokenizer(" sum").input_ids
+    assert _texts(tokenizer, [word, len(tokenizer) + 5]) == [" sum", None]
 
 
 def test_where_an_event_loop_runs(llm: Any, model: Any) -> None:

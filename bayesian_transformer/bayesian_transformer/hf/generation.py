@@ -100,7 +100,7 @@ class StepRecorder:
     ) -> None:
         self.model, self.projections, self.config, self.seeds = model, projections, config, seeds
         self.embedded = embedded  # tokens of the prompt that come as embeddings, not as ids
-        self.cache: Any = None  # that of this call; forwards with another one are not its own
+        self.cache: Any = None  # what the last forward of this call returned, and its next one is given
         self.has_criteria = False
         self.noise: ParticleNoise | None = None
         self.logits: Tensor | None = None  # [S, B, V] of the last forward
@@ -113,10 +113,9 @@ class StepRecorder:
 
         What runs within the call, a stopping criterion for example, may run the model too: with a cache of its own.
         """
-        cache = self.cache = cache_of(model, output) if self.cache is None else self.cache
-        is_own = getattr(output, "past_key_values", None) is cache
-        if not is_own:
+        if self.cache is not None and kwargs.get("past_key_values") is not self.cache:
             return
+        cache = self.cache = cache_of(model, output)
         inputs = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
         if self.noise is None:
             self.noise = ParticleNoise(self.projections, self.config, expand_seeds(self.seeds, len(inputs)))
@@ -130,7 +129,10 @@ class StepRecorder:
 
     def after_choice(self, tokens: Tensor, stopped: Tensor) -> None:
         """Complete a step: `tokens` [B] were chosen, the sequences with `stopped` [B] end here."""
-        values = token_uncertainty(self.logits, tokens).stack()  # type: ignore[arg-type]
+        if self.logits is None:
+            raise ValueError("the model chose a token without a forward of its own; its uncertainties are not known")
+        values = token_uncertainty(self.logits, tokens).stack()
+        self.logits = None  # never those of an earlier step
         if self.finished is None or self.lengths is None:
             self.finished, self.lengths = torch.zeros_like(stopped), torch.zeros_like(tokens)
         self.steps.append(values.masked_fill(self.finished[:, None], torch.nan))
@@ -173,6 +175,7 @@ class _CriteriaMaker:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self.stock, self.calls = model, model._get_stopping_criteria, 0
+        self.before = vars(model).get("_get_stopping_criteria")  # of a user, who gets it back
 
     def __call__(self, generation_config: GenerationConfig, *args: Any, **kwargs: Any) -> StoppingCriteriaList:
         criteria, recorder = self.stock(generation_config, *args, **kwargs), _RECORDER.get()
@@ -209,6 +212,8 @@ def _recording(recorder: StepRecorder) -> Iterator[None]:
             maker.calls -= 1
             if not maker.calls:
                 del model._get_stopping_criteria
+                if maker.before is not None:
+                    model._get_stopping_criteria = maker.before
 
 
 def generate_with_uncertainties(

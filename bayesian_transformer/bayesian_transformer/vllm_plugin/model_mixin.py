@@ -44,7 +44,7 @@ class TFBModelMixin:
         device = vllm_config.device_config.device
         self.particles = Particles(noise, len(self.model.layers), max_requests, device)
         self._qkv_noise: dict[str, QKVNoise] = {}  # by the name of the attention block in a checkpoint
-        self._has_bases = False
+        self._is_loaded = False
         for layer in self.model.layers:
             attention = layer.self_attn.attn
             index = extract_layer_index(attention.layer_name)
@@ -91,9 +91,9 @@ class TFBModelMixin:
         return particles.logits[0].clone()
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """Load a checkpoint, or later a part of one; the stock loader gets everything but the basis vectors.
+        """Load a checkpoint or a part of one; the stock loader gets everything but the basis vectors.
 
-        ValueError names a basis that is missing: at first each must come, later that of each weight which comes.
+        ValueError names a basis that is missing: that of each weight which comes must come with it.
         """
         arrived: set[str] = set()
         changed: set[str] = set()
@@ -108,14 +108,15 @@ class TFBModelMixin:
                     yield name, tensor
 
         loaded = super().load_weights(base_weights())  # type: ignore[misc]
-        if self._has_bases and (missing := sorted(changed - arrived)):
+        missing = sorted(changed - arrived)
+        if missing and self._is_loaded:
             raise ValueError(
                 f"{missing[0]} did not come with its weight, whose singular directions it holds ({len(missing)} "
                 "missing); start the engine again with the new weights converted"
             )
-        if not self._has_bases and (missing := sorted(self.basis_names - arrived)):
+        if missing:
             raise ValueError(f"{missing[0]} is not in the checkpoint ({len(missing)} missing); convert the model again")
-        self._has_bases = True
+        self._is_loaded = True
         blocks = {name.removesuffix(_BASIS_SUFFIX).rpartition(".")[0] for name in arrived}
         return loaded | {f"{block}.attn.qkv_noise{_BASIS_SUFFIX}" for block in blocks}
 

@@ -25,6 +25,7 @@ from vllm.tokenizers.detokenizer_utils import convert_ids_list_to_tokens
 from vllm.v1.engine.output_processor import RequestState
 from vllm.v1.outputs import SamplingMaskLists
 
+from ..encoding import token_text
 from ..quantities import FIELDS
 from ..uncertainty import Uncertainty
 
@@ -113,7 +114,9 @@ def _texts(tokenizer: Any, token_ids: list[int]) -> Sequence[str | None]:
     if tokenizer is None:
         return [None] * len(token_ids)
     try:
-        return convert_ids_list_to_tokens(tokenizer, token_ids)
+        texts = convert_ids_list_to_tokens(tokenizer, token_ids)
+        # Byte-level tokenizers decode an id that they do not know to nothing.
+        return [text or token_text(tokenizer, token) for text, token in zip(texts, token_ids, strict=True)]
     except Exception:  # noqa: BLE001 - whatever a tokenizer raises
         if len(token_ids) > 1:
             return [text for token_id in token_ids for text in _texts(tokenizer, [token_id])]

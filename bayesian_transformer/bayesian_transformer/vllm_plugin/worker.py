@@ -81,15 +81,24 @@ class UncertaintyRunner(GPUModelRunner):
         return tuple(self.requests[request_id].noise_seed for request_id in self.input_batch.req_ids)
 
     def reload_weights(
-        self, weights_iterator: Any = None, weights_path: str | None = None, *args: Any, **kwargs: Any
+        self,
+        weights_iterator: Any = None,
+        weights_path: str | None = None,
+        is_checkpoint_format: bool = True,
+        **kwargs: Any,
     ) -> None:
-        """Load weights again. ValueError, before anything is changed, if the folder `weights_path` lacks bases."""
-        if weights_iterator is None and weights_path is not None and (folder := Path(weights_path)).is_dir():
+        """Load weights again. ValueError, before anything is changed, if bases are known to be missing."""
+        if not is_checkpoint_format:
+            raise ValueError(
+                "is_checkpoint_format=False is not supported: weights in that form come without their bases"
+            )
+        folder = Path(weights_path or self.model_config.model)
+        if weights_iterator is None and folder.is_dir():
             missing = sorted(self.get_model().basis_names - tensor_files(folder).keys())
             if missing:
                 raise ValueError(f"{folder}: {missing[0]} is missing ({len(missing)} are); convert the model first")
             self.get_model().allow_patterns_overrides = weight_patterns(folder)
-        super().reload_weights(weights_iterator, weights_path, *args, **kwargs)
+        super().reload_weights(weights_iterator, weights_path, is_checkpoint_format, **kwargs)
 
     def _sample(self, logits: Tensor | None, spec_decode_metadata: Any) -> Any:
         particles = self.get_model().particles
