@@ -31,7 +31,7 @@ BURST_WIDTH = 4  # tokens; ours, as the paper does not give its own
 class Response:
     """What an aggregation may look at besides the oriented values of its quantity."""
 
-    arrays: Mapping[str, Array]  # of every quantity, as stored
+    arrays: Mapping[str, Array]  # of the quantities that are known, as stored
     window: int = DEFAULT_WINDOW  # tokens of a group
 
 
@@ -69,7 +69,7 @@ def _bottom_groups(values: Array, response: Response) -> float:
 
 def _adaptive_tail(values: Array, response: Response) -> float:
     """Median over the last sqrt(T) / mean entropy tokens, at least SHORTEST_TAIL and at most LONG_TAIL."""
-    entropy = response.arrays["entropy"][-LONG_TAIL:].mean()
+    entropy = response.arrays["entropy"][-LONG_TAIL:].mean() if "entropy" in response.arrays else math.nan
     if not math.isfinite(entropy):
         return math.nan
     length = math.sqrt(values.size) / max(entropy, math.sqrt(values.size) / LONG_TAIL)
@@ -77,7 +77,7 @@ def _adaptive_tail(values: Array, response: Response) -> float:
 
 
 def _share_of_total(values: Array, response: Response) -> float:
-    total = float(response.arrays["total"].sum())
+    total = float(response.arrays["total"].sum()) if "total" in response.arrays else math.nan
     return float(values.sum()) / total if total > 0 else math.nan
 
 

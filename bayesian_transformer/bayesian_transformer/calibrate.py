@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .calibration import DECLARED, Calibrator, CrossFit, cross_fit, fit, threshold_for
 from .calibration.calibrator import METHODS, SOURCE
-from .command_line import one_line_errors
+from .command_line import one_line_errors, say
 from .files import atomic_path, dumps
 from .grading import Grader, Verdict
 from .problems import question_id
@@ -179,7 +179,7 @@ def main(
         if calibrator is not None:
             if len(inputs) > 1 or inputs[0].is_dir():
                 raise ValueError("--apply takes one results file, such as batch_results_0_100.jsonl")
-            click.echo(apply_to(inputs[0], Calibrator.load(calibrator), output, anyway))
+            say(apply_to(inputs[0], Calibrator.load(calibrator), output, anyway))
             return
         for path in inputs:
             if not path.is_dir():
@@ -189,5 +189,5 @@ def main(
         fitted, crossed = calibrated(graded, **how)
         fitted.save(output)
     for line in report_on(fitted, crossed, graded):
-        click.echo(line)
-    click.echo(f"{output}: {fitted.method} on {', '.join(fitted.features)}")
+        say(line)
+    say(f"{output}: {fitted.method} on {', '.join(fitted.features)}")

@@ -136,15 +136,13 @@ def test_seeds_are_staged_again_after_sleep(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_runner_keeps_what_it_knows_to_itself() -> None:
     """Its state begins as the class's values, which must stay what they are for the next engine of the process."""
-    request = SimpleNamespace(sampling_params=SimpleNamespace(seed=None))
     for _ in range(2):
+        first, second, third = (SimpleNamespace(sampling_params=SimpleNamespace(seed=None)) for _ in range(3))
         runner = worker.UncertaintyRunner.__new__(worker.UncertaintyRunner)
         runner.model_config = SimpleNamespace(seed=40)
-        runner.requests, runner.input_batch = {"a": request, "b": request}, SimpleNamespace(req_ids=["b", "a"])
+        runner.requests, runner.input_batch = {"a": first, "b": second}, SimpleNamespace(req_ids=["b", "a"])
         assert runner._request_seeds() == (41, 40)
         del runner.requests["a"]
-        runner.requests["c"], runner.input_batch.req_ids = request, ["c", "b"]
+        runner.requests["c"], runner.input_batch.req_ids = third, ["c", "b"]
         assert runner._request_seeds() == (42, 41)
-        assert dict(runner.noise_seeds) == {"b": 41, "c": 42}
-    assert not worker.UncertaintyRunner.noise_seeds
     assert worker.UncertaintyRunner.arrivals == 0

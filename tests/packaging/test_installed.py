@@ -25,6 +25,8 @@ from bayesian_transformer.doctor.checks import CHECKS, GPU
 from bayesian_transformer.quantities import FIELDS
 from tests.conftest import MakeTFB
 from tests.helpers.requirement_files import ROOT, base, extra
+from tests.helpers.stored_generations import DATASET, MODEL
+from tests.helpers.stored_generations import ROOT as STORED
 
 COMMANDS = command_line.main.list_commands(None)  # type: ignore[arg-type]
 MODULES = ("embedded", "score", "report", "heat_map")
@@ -131,11 +133,19 @@ def embedded(installed: Installed, base: Path, tfb: Path) -> None:
     assert (Path(installed.run("tokur", "embedded").stdout.strip()) / "config.json").is_file()
 
 
+def calibrate(installed: Installed, base: Path, tfb: Path) -> None:
+    results = STORED / f"{MODEL}_results_vllm_pg" / DATASET / "seed96" / "greedy_unc"
+    output = installed.folder / "calibrator.json"
+    installed.run("tokur", "calibrate", results, "--output", output)
+    assert json.loads(output.read_text())["method"] == "logistic"
+
+
 RUNS: dict[str, Callable[[Installed, Path, Path], None]] = {
     "convert": convert,
     "score": score,
     "heatmap": heatmap,
     "embedded": embedded,
+    "calibrate": calibrate,
 }
 
 
