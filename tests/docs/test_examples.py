@@ -38,7 +38,7 @@ def value(line: str, name: str) -> str:
 def test_the_documentation_shows_the_examples() -> None:
     pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
     shown = re.findall(r"^```python\n(.*?)^```", pages, re.MULTILINE | re.DOTALL)
-    assert len(EXAMPLES) == 6
+    assert len(EXAMPLES) == 7
     assert [path.name for path in EXAMPLES if path.read_text(encoding="utf-8") not in shown] == []
 
 

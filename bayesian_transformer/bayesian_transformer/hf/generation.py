@@ -111,9 +111,11 @@ class StepRecorder:
     def after_forward(self, model: PreTrainedModel, _: Any, kwargs: dict[str, Any], output: Any) -> None:
         """Forward hook: run the weight samples of the last token next to the clean logits in `output`.
 
-        What runs within the call, a stopping criterion for example, may run the model too: with a cache of its own.
+        The first one after a choice is the call's own, and so are those that go on with its cache, as a prompt in parts
+        does. What runs within the call, a stopping criterion for example, may run the model too, before the choice is
+        over and with another cache.
         """
-        if self.cache is not None and kwargs.get("past_key_values") is not self.cache:
+        if self.logits is not None and kwargs.get("past_key_values") is not self.cache:
             return
         cache = self.cache = cache_of(model, output)
         inputs = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
