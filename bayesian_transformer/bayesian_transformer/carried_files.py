@@ -33,7 +33,7 @@ def carried_files(model_path: Path) -> list[Path]:
     """The files in a model's folder, as paths relative to it, that a conversion copies; config.json is not among them.
 
     ValueError names a link that leads nowhere. A link to a folder, and what is neither file nor folder, are left out
-    with a warning.
+    with a warning. A file behind a link out of the folder is copied with a warning, as it may be private.
     """
     found = []
     for folder, folders, files in os.walk(model_path, onerror=_raise):

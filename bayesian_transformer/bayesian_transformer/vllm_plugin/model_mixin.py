@@ -44,7 +44,6 @@ class TFBModelMixin:
         device = vllm_config.device_config.device
         self.particles = Particles(noise, len(self.model.layers), max_requests, device)
         self._qkv_noise: dict[str, QKVNoise] = {}  # by the name of the attention block in a checkpoint
-        self._is_loaded = False
         for layer in self.model.layers:
             attention = layer.self_attn.attn
             index = extract_layer_index(attention.layer_name)
@@ -109,14 +108,13 @@ class TFBModelMixin:
 
         loaded = super().load_weights(base_weights())  # type: ignore[misc]
         missing = sorted(changed - arrived)
-        if missing and self._is_loaded:
+        if missing and changed == self.basis_names:
+            raise ValueError(f"{missing[0]} is not in the checkpoint ({len(missing)} missing); convert the model again")
+        if missing:
             raise ValueError(
                 f"{missing[0]} did not come with its weight, whose singular directions it holds ({len(missing)} "
                 "missing); start the engine again with the new weights converted"
             )
-        if missing:
-            raise ValueError(f"{missing[0]} is not in the checkpoint ({len(missing)} missing); convert the model again")
-        self._is_loaded = True
         blocks = {name.removesuffix(_BASIS_SUFFIX).rpartition(".")[0] for name in arrived}
         return loaded | {f"{block}.attn.qkv_noise{_BASIS_SUFFIX}" for block in blocks}
 
