@@ -17,14 +17,8 @@ import click
 
 from bayesian_transformer.command_line import one_line_errors
 from bayesian_transformer.files import write_json
-from bayesian_transformer.results import (
-    RESPONSES,
-    check_same,
-    folder_to_write,
-    read_settings,
-    response_record,
-    scaling_record,
-)
+from bayesian_transformer.results import RESPONSES, check_same, folder_to_write, read_settings
+from bayesian_transformer.stored_records import response_record, scaling_record
 from run.utils.config import SCALING_BATCH, SCALING_RESPONSES, SCALING_TEMPERATURE
 from run.utils.locks import one_setting
 from run.utils.run import Run

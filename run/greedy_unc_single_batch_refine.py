@@ -18,7 +18,8 @@ import click
 from bayesian_transformer.command_line import one_line_errors
 from bayesian_transformer.files import append_jsonl, drop_torn_line
 from bayesian_transformer.problems import question_id
-from bayesian_transformer.results import PARTS, check_same, folder_to_write, greedy_part, greedy_record, greedy_records
+from bayesian_transformer.results import PARTS, check_same, folder_to_write, greedy_part, greedy_records
+from bayesian_transformer.stored_records import greedy_record
 from run.utils.config import GREEDY_BATCH
 from run.utils.locks import one_setting, sole_writer
 from run.utils.run import Run

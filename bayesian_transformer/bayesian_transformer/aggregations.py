@@ -28,11 +28,23 @@ BURST_WIDTH = 4  # tokens; ours, as the paper does not give its own
 
 
 @dataclass(frozen=True)
+class Parts:
+    """Which tokens of a response are its answer, and which its steps; empty where that is not known."""
+
+    answer: range = range(0)
+    steps: tuple[range, ...] = ()
+
+
+NO_PARTS = Parts()
+
+
+@dataclass(frozen=True)
 class Response:
     """What an aggregation may look at besides the oriented values of its quantity."""
 
     arrays: Mapping[str, Array]  # of the quantities that are known, as stored
     window: int = DEFAULT_WINDOW  # tokens of a group
+    parts: Parts = NO_PARTS
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,14 @@ def _adaptive_tail(values: Array, response: Response) -> float:
         return math.nan
     length = math.sqrt(values.size) / max(entropy, math.sqrt(values.size) / LONG_TAIL)
     return float(np.median(values[-int(min(max(length, SHORTEST_TAIL), LONG_TAIL)) :]))
+
+
+def _mean_of(values: Array, tokens: range) -> float:
+    return float(values[tokens.start : tokens.stop].mean()) if tokens else math.nan
+
+
+def _worst_step(values: Array, response: Response) -> float:
+    return min((_mean_of(values, step) for step in response.parts.steps if step), default=math.nan)
 
 
 def _share_of_total(values: Array, response: Response) -> float:
@@ -176,6 +196,8 @@ AGGREGATIONS = (
     _explored("median", lambda v, _: float(np.median(v)), "median of all tokens"),
     _explored("worst_decile", lambda v, _: _mean_of_lowest(v), f"mean of the least confident {_LOWEST} of the tokens"),
     _explored("worst_group", _lowest_group, "least confident mean of a window", _NOT_CONFIDENCE),
+    _explored("answer", lambda v, response: _mean_of(v, response.parts.answer), "mean of the tokens of the answer"),
+    _explored("worst_step", _worst_step, "least confident mean of a step; blank lines divide steps"),
     _explored("share", _share_of_total, "sum of EU / sum of TU", ("epistemic",)),
     *_instabilities(),
 )

@@ -13,10 +13,11 @@ from .calibration import DECLARED, Calibrator, CrossFit, cross_fit, fit, thresho
 from .calibration.calibrator import METHODS, SOURCE
 from .command_line import one_line_errors, say
 from .files import atomic_path, dumps
+from .graded import read_graded, record_scores, stored_settings
 from .grading import Grader, Verdict
 from .problems import question_id
-from .results import SETTINGS_FILE, greedy_records, read_greedy, read_settings
-from .scores import SCORE_BY_NAME, record_arrays, response_scores
+from .results import greedy_records
+from .scores import SCORE_BY_NAME
 
 _OF_RECORD = ("model", "num_samples", "bayes_sigma")
 
@@ -32,24 +33,10 @@ class Graded:
     source: dict[str, Any]  # what all of them were made with
 
 
-def scores_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """Every score of a greedy record; ValueError names the response and the array that is wrong."""
-    tokens = len(record["token_ids"])
-    try:
-        return response_scores(record_arrays(record, tokens), tokens)
-    except ValueError as error:
-        raise ValueError(f"response {question_id(record)}: {error}") from error
-
-
-def settings_of(folder: Path) -> dict[str, Any]:
-    """What the answers of a folder were made with, as far as a run has stored it there."""
-    stored = read_settings(folder / SETTINGS_FILE) if (folder / SETTINGS_FILE).exists() else {}
-    return {key: stored[key] for key in SOURCE if key in stored}
-
-
 def made_with(settings: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a folder, and what the record itself says, which holds also without them."""
-    return {**settings, **{key: record.get(key) for key in _OF_RECORD}}
+    """What of SOURCE is known: the settings of a folder, and what the record itself says, also without them."""
+    stored = {key: settings[key] for key in SOURCE if key in settings}
+    return {**stored, **{key: record.get(key) for key in _OF_RECORD}}
 
 
 def graded_results(folders: Sequence[Path], grader: Grader) -> Graded:
@@ -57,15 +44,11 @@ def graded_results(folders: Sequence[Path], grader: Grader) -> Graded:
 
     ValueError, in one line, if two of them were made in different ways.
     """
-    rows: list[dict[str, float]] = []
-    verdicts: list[Verdict] = []
-    problems: list[str] = []
+    parts = []
     source: dict[str, Any] = {}
     for folder in folders:
-        records = sorted(read_greedy(folder), key=question_id)
-        if not records:
-            raise ValueError(f"{folder}: holds no finished response")
-        found = made_with(settings_of(folder), records[0])
+        part = read_graded(folder, grader)
+        found = made_with(part.settings, part.records[0])
         for key in source.keys() & found.keys():
             if source[key] != found[key]:
                 raise ValueError(
@@ -73,15 +56,15 @@ def graded_results(folders: Sequence[Path], grader: Grader) -> Graded:
                     "calibrate one model, data set and setting at a time"
                 )
         source |= found
-        for record in records:
-            if not isinstance(record.get("text"), str) or not isinstance(record.get("answer"), str):
-                raise ValueError(f"{folder}: response {question_id(record)} has no text or no gold answer")
-        verdicts += grader.grade([(record["text"], record["answer"]) for record in records])
-        rows += [scores_of(record) for record in records]
-        problems += [question_id(record) for record in records]
-    table = {name: np.array([row[name] for row in rows]) for name in SCORE_BY_NAME}
-    right = np.array([verdict is Verdict.RIGHT for verdict in verdicts])
-    return Graded(table, right, problems, verdicts.count(Verdict.UNDECIDED), source)
+        parts.append(part)
+    verdicts = [verdict for part in parts for verdict in part.verdicts]
+    return Graded(
+        table={name: np.concatenate([part.scores[name] for part in parts]) for name in SCORE_BY_NAME},
+        right=np.array([verdict is Verdict.RIGHT for verdict in verdicts]),
+        problems=[question_id(record) for part in parts for record in part.records],
+        undecided=verdicts.count(Verdict.UNDECIDED),
+        source=source,
+    )
 
 
 def calibrated(
@@ -114,7 +97,7 @@ def with_p_correct(calibrator: Calibrator, record: Mapping[str, Any]) -> dict[st
     """The record with `p_correct`, null with `p_correct_reason` where a score has no value, and `accepted` if the
     calibrator has been asked for a threshold; false where that was not reachable.
     """
-    table = {name: np.array([value]) for name, value in scores_of(record).items()}
+    table = {name: np.array([value]) for name, value in record_scores(record).items()}
     (p,), (reason,) = calibrator.predict(table), calibrator.reasons(table)
     added: dict[str, Any] = {"p_correct": None, "p_correct_reason": reason} if reason else {"p_correct": float(p)}
     if calibrator.acceptance is not None:
@@ -126,7 +109,7 @@ def with_p_correct(calibrator: Calibrator, record: Mapping[str, Any]) -> dict[st
 def apply_to(path: Path, calibrator: Calibrator, output: Path, anyway: bool) -> str:
     """Write a copy of a results file with P(correct); what was done, in a line. ValueError if it does not fit."""
     answers = accepted = 0
-    settings = settings_of(path.parent)
+    settings = stored_settings(path.parent)
     with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8") as file:
         for record in greedy_records(path):
             problem = calibrator.check(**made_with(settings, record))

@@ -9,14 +9,13 @@ All uncertainties are in nats. A value that is not finite is stored as null.
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .files import iter_jsonl, read_document, shortened
-from .problems import answer_text, problem_text, question_id, unique_id
-from .quantities import FIELDS, without_value
-from .scores import stored_scores
+from .problems import question_id
+from .quantities import FIELDS
 
 # Short names of the published models, folders under $MODEL_BASE_DIR.
 MODELS = {
@@ -43,7 +42,7 @@ SETTINGS = (
     "schema_version", "model", "weights_digest", "dataset", "prompt_digest", "seed", "num_samples", "bayes_sigma",
     "bayes_noise", "rank", "use_tfb_for_generation", "temperature", "max_tokens", "engine_args",
 )  # fmt: skip
-_OF_GREEDY_RECORD = ("seed", "num_samples", "bayes_sigma", "model", "schema_version")
+OF_GREEDY_RECORD = ("seed", "num_samples", "bayes_sigma", "model", "schema_version")
 
 
 def model_name(name_or_path: str) -> str:
@@ -151,7 +150,7 @@ def read_greedy(folder: Path) -> list[dict[str, Any]]:
         for record in greedy_records(path):
             name = question_id(record)
             first, origin = records.setdefault(name, record), origins.setdefault(name, path)
-            for key in ("formatted_prompt", "answer", *_OF_GREEDY_RECORD):
+            for key in ("formatted_prompt", "answer", *OF_GREEDY_RECORD):
                 if record.get(key) != first.get(key):
                     raise ValueError(f"{path}: {name} has another {key} than in {origin.name}; move one of them away")
     return list(records.values())
@@ -174,7 +173,7 @@ def _check_greedy_record(where: str, record: Mapping[str, Any]) -> None:
         where += f" ({question_id(record)})"
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    for name in _OF_GREEDY_RECORD:
+    for name in OF_GREEDY_RECORD:
         if isinstance(record.get(name), list | dict):
             raise ValueError(f"{where}: {name!r} is a {type(record[name]).__name__}; remove the record, and run again")
     lengths = {}
@@ -200,98 +199,3 @@ def check_same(where: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) 
                 f"{where}: {made}, this run has {shortened(value)}; "
                 "use the same settings, another --output-dir, or move the old results away"
             )
-
-
-def completion_arrays(completion: Any) -> dict[str, list[float]]:
-    """The eight per-token quantities of a vLLM completion as lists, in generation order.
-
-    Values have 9 significant digits, which is all of a float32 and half of what a float64 prints.
-    ValueError if the completion carries no uncertainties or not one for every token, or if no value is finite.
-    """
-    uncertainties = getattr(completion, "uncertainties", None)
-    token_ids = completion.token_ids
-    if uncertainties is None:
-        raise ValueError("vLLM returned no uncertainties; is bayesian_transformer installed where vLLM runs?")
-    if len(uncertainties) != len(token_ids):
-        raise ValueError(f"vLLM returned {len(uncertainties)} uncertainties for {len(token_ids)} tokens")
-    rows = [entry[token_id].row() for entry, token_id in zip(uncertainties, token_ids, strict=True)]
-    arrays = {name: [float(f"{row[column]:.9g}") for row in rows] for column, name in enumerate(FIELDS)}
-    if without_value(arrays.values()):
-        raise ValueError("not one value is finite: the model overflows in its dtype; run it in another one")
-    return arrays
-
-
-def greedy_record(
-    problem: Mapping[str, Any], prompt: str, completion: Any, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """One line of a greedy results file."""
-    return {
-        "unique_id": unique_id(problem),
-        "problem": problem_text(problem),
-        "answer": answer_text(problem),
-        "formatted_prompt": prompt,
-        "level": problem.get("level"),
-        "text": completion.text,
-        "token_ids": list(completion.token_ids),
-        "finish_reason": completion.finish_reason,
-        **{key: settings[key] for key in _OF_GREEDY_RECORD},
-        **completion_arrays(completion),
-    }
-
-
-def response_record(completion: Any, per_token: bool = False) -> dict[str, Any]:
-    """One response in the published schema, plus its length, end, further scores and, if asked, per-token arrays.
-
-    tu, au, eu, ll are sums over the tokens, ntu, nau, neu means; nll is the mean log-probability, not negated, as in
-    the published files. `scores` holds all other scores of scores.py by name, not negated, and, for older readers, four
-    means under the names that they had first. Means over no token at all are null.
-    """
-    arrays = completion_arrays(completion)
-    further = {
-        "self_certainty": _mean(arrays["self_certainty"]),
-        "confidence": _mean(arrays["confidence"]),
-        "entropy": _mean(arrays["entropy"]),
-        "bir": _mean(arrays["implicit_reward"]),
-    }
-    record = {
-        "text": completion.text,
-        "uncertainties": {
-            "nau": _mean(arrays["aleatoric"]),
-            "ntu": _mean(arrays["total"]),
-            "neu": _mean(arrays["epistemic"]),
-            "au": sum(arrays["aleatoric"]),
-            "tu": sum(arrays["total"]),
-            "eu": sum(arrays["epistemic"]),
-        },
-        "logprobs": {"nll": _mean(arrays["logprob"]), "ll": sum(arrays["logprob"])},
-        "scores": {
-            "ce": further["self_certainty"],
-            "dc": further["confidence"],
-            "entropy": further["entropy"],
-            "bir": further["bir"],
-            **stored_scores(arrays),
-            **{f"{name}_mean": value for name, value in further.items()},
-        },
-        "token_count": len(completion.token_ids),
-        "finish_reason": completion.finish_reason,
-    }
-    return record | {"token_ids": list(completion.token_ids), **arrays} if per_token else record
-
-
-def scaling_record(
-    problem: Mapping[str, Any], prompt: str, responses: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The content of a problem's scaling file: the published schema plus where it came from."""
-    return {
-        "prompt": prompt,
-        "outputs": list(responses),
-        "unique_id": unique_id(problem),
-        "problem": problem_text(problem),
-        "answer": answer_text(problem),
-        "level": problem.get("level"),
-        **settings,
-    }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .aggregations import AGGREGATIONS, DEFAULT_WINDOW, LENGTH, Aggregation, Array, Response
+from .aggregations import AGGREGATIONS, DEFAULT_WINDOW, LENGTH, NO_PARTS, Aggregation, Array, Parts, Response
 from .quantities import FIELDS, QUANTITIES, Quantity
 
 # Named before the reports of this repository were looked at: the published score, EU without the length in it, the
@@ -72,16 +72,21 @@ class Score:
         """What it stands under in a table."""
         return "Primary scores (named beforehand)" if self.name in PRIMARY else self.aggregation.heading
 
-    def value(self, arrays: Mapping[str, Array], tokens: int, window: int = DEFAULT_WINDOW) -> float:
-        """The score of a response of `tokens` tokens; NaN if a value of its array is not finite."""
+    def value(self, values: Array | None, response: Response, tokens: int) -> float:
+        """The score of a response of `tokens` tokens, from what `oriented` gives for its quantity.
+
+        NaN if a value is not finite, or if the aggregation has no value for such a response.
+        """
         if self.quantity is None:
             return float(self.sign * tokens)
-        array = arrays[self.quantity.name]
-        if not np.isfinite(array).all():
+        if values is None:
             return math.nan
-        if not array.size:
-            return self.aggregation.of_nothing
-        return self.aggregation.of(self.sign * array, Response(arrays, window))
+        return self.aggregation.of(values, response) if values.size else self.aggregation.of_nothing
+
+
+def oriented(quantity: Quantity, array: Array) -> Array | None:
+    """The values of a quantity's array [T], larger means more confident; None if one of them is not finite."""
+    return quantity.sign * array if np.isfinite(array).all() else None
 
 
 # By score. The scores of sampled responses are those that have a place in a record, in this order.
@@ -119,18 +124,23 @@ SCORE_BY_NAME = {score.name: score for score in SCORES}
 SAMPLED_SCORES = tuple(SCORE_BY_NAME[name] for name, aliases in ALIASES.items() if aliases.record)
 
 
-def response_scores(arrays: Mapping[str, Array], tokens: int, window: int = DEFAULT_WINDOW) -> dict[str, float]:
+def response_scores(
+    arrays: Mapping[str, Array], tokens: int, window: int = DEFAULT_WINDOW, parts: Parts = NO_PARTS
+) -> dict[str, float]:
     """Every score of one response of `tokens` tokens, by name.
 
-    A value that is not finite makes the scores of its array NaN. Of no tokens the sum is 0, the mean NaN.
+    A value that is not finite makes the scores of its array NaN. Of no tokens the sum is 0, the mean NaN. So are the
+    scores of the answer and of steps where `parts` does not say which tokens these are.
     """
-    return {score.name: score.value(arrays, tokens, window) for score in SCORES}
+    response = Response(arrays, window, parts)
+    values: dict[Quantity | None, Array | None] = {each: oriented(each, arrays[each.name]) for each in QUANTITIES}
+    return {score.name: score.value(values.get(score.quantity), response, tokens) for score in SCORES}
 
 
-def stored_scores(arrays: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
+def stored_scores(arrays: Mapping[str, Sequence[float]], parts: Parts) -> dict[str, float | None]:
     """The scores of a response that a record has no other place for: not negated, None where there is none."""
     values = {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
-    scores = response_scores(values, values[FIELDS[0]].size)
+    scores = response_scores(values, values[FIELDS[0]].size, parts=parts)
     stored = [s for s in SCORES if s.aliases.record in ((), ("scores", s.name))]
     return {s.name: s.sign * scores[s.name] + 0.0 if math.isfinite(scores[s.name]) else None for s in stored}
 

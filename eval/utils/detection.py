@@ -1,6 +1,5 @@
 """Stored greedy responses of one seed as arrays: a verdict, a token count and every score per response."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesian_transformer.graded import read_graded
 from bayesian_transformer.grading import Grader, Verdict
 from bayesian_transformer.problems import question_id
-from bayesian_transformer.results import SETTINGS, SETTINGS_FILE, read_greedy, read_settings
-from bayesian_transformer.scores import SCORES, record_arrays, response_scores
+from bayesian_transformer.results import SETTINGS, SETTINGS_FILE
 
 from .metrics import Array
 
@@ -47,37 +46,19 @@ def load_run(seed: int, folder: Path, grader: Grader, window: int) -> SeedRun:
 
     FileNotFoundError if the folder holds no results file.
     """
-    records = sorted(read_greedy(folder), key=question_id)
-    if not records:
-        raise ValueError(f"{folder}: holds no finished response; let greedy_unc_single_batch_refine.py finish one")
-    for record in records:
-        for key in ("text", "answer"):
-            if not isinstance(record.get(key), str):
-                raise ValueError(f"{folder}: response {question_id(record)}: '{key}' is not a text; generate it again")
-    verdicts = grader.grade([(record["text"], record["answer"]) for record in records])
-    return _seed_run(seed, records, verdicts, folder, window)
-
-
-def _seed_run(seed: int, rows: Sequence[dict[str, Any]], verdicts: list[Verdict], folder: Path, window: int) -> SeedRun:
-    tokens = np.array([len(row["token_ids"]) for row in rows], dtype=np.int64)
-    stored = read_settings(folder / SETTINGS_FILE) if (folder / SETTINGS_FILE).exists() else {}
-    size = stored.get("dataset_problems")
+    graded = read_graded(folder, grader, window)
+    size = graded.settings.get("dataset_problems")
     if size is not None and type(size) is not int:
         raise ValueError(f"{folder / SETTINGS_FILE}: 'dataset_problems' is not a whole number; remove the key")
-    values = []
-    for row, count in zip(rows, tokens.tolist(), strict=True):
-        try:
-            values.append(response_scores(record_arrays(row, count), count, window))
-        except ValueError as error:
-            raise ValueError(f"{folder}: response {question_id(row)}: {error}") from error
+    rows = graded.records
     return SeedRun(
         seed=seed,
         ids=[question_id(row) for row in rows],
-        verdicts=verdicts,
-        tokens=tokens,
+        verdicts=graded.verdicts,
+        tokens=np.array([len(row["token_ids"]) for row in rows], dtype=np.int64),
         truncated=np.array([row.get("finish_reason") == "length" for row in rows], dtype=bool),
-        made_with={key: [stored[key]] for key in SETTINGS if key in stored}
+        made_with={key: [graded.settings[key]] for key in SETTINGS if key in graded.settings}
         | {key: list(dict.fromkeys(row.get(key) for row in rows)) for key in MADE_WITH},
         dataset_problems=size,
-        scores={score.name: np.array([value[score.name] for value in values]) for score in SCORES},
+        scores=graded.scores,
     )

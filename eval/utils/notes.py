@@ -112,6 +112,12 @@ def _run_notes(run: SeedRun, window: int) -> list[str]:
             f"{short} of {size} responses are shorter than the {window}-token window of confidence_lowest_group and "
             "confidence_bottom_groups"
         )
+    unplaced = int(np.isnan(run.scores["ll_worst_step"][run.tokens > 0]).sum())
+    if unplaced:
+        notes.append(
+            f"{unplaced} of {size} responses have no scores of steps: their records do not say where the tokens stand "
+            "in the text (an earlier version wrote them, or the tokens do not spell it), or all of it is thinking"
+        )
     return notes + _missing_notes(run) + _tie_notes(run)
 
 

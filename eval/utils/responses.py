@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesian_transformer.aggregations import Response
 from bayesian_transformer.files import read_document
 from bayesian_transformer.grading import Grader, Verdict
 from bayesian_transformer.results import SETTINGS
-from bayesian_transformer.scores import SAMPLED_SCORES, Score
+from bayesian_transformer.scores import SAMPLED_SCORES, Score, oriented
 
 from .metrics import Array
 
@@ -128,7 +129,8 @@ def _value(output: Mapping[str, Any], score: Score) -> float:
     array = None if score.quantity is None else output.get(score.quantity.name)
     if score.quantity is None or not array:
         return np.nan
-    return score.value({score.quantity.name: np.asarray(array, dtype=np.float64)}, len(array))
+    values = np.asarray(array, dtype=np.float64)
+    return score.value(oriented(score.quantity, values), Response({score.quantity.name: values}), len(array))
 
 
 def _at(output: Mapping[str, Any], keys: Sequence[str]) -> Any:

@@ -192,7 +192,7 @@ def test_wrong_inputs_are_one_line(learned: tuple[Path, str], tmp_path: Path) ->
     says = failure("--apply", learned[0], tmp_path / "empty.jsonl", "--output", output)
     assert says == f"{tmp_path / 'empty.jsonl'}: holds no finished response"
     textless = changed(tmp_path / "textless", text=None)
-    assert re.search(r"response arithmetic_\d+ has no text", failure(textless, "--output", output))
+    assert re.search(r"response arithmetic_\d+: 'text' is not a text", failure(textless, "--output", output))
     result = tokur_calibrate("--apply", learned[0], part, "--output", learned[0])
     assert result.exit_code == 2
     assert "--output is one of the inputs" in result.output

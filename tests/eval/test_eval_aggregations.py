@@ -12,6 +12,7 @@ from bayesian_transformer.aggregations import (
     AGGREGATIONS,
     BURST_WIDTH,
     LONG_TAIL,
+    Parts,
     bursts,
     edis,
     rebounds,
@@ -84,13 +85,32 @@ def test_counts_of_a_known_series() -> None:
 
 def test_one_token_has_itself_and_no_change() -> None:
     arrays = {name: np.array([0.5 + index]) for index, name in enumerate(FIELDS)}
-    scores = response_scores(arrays, 1)
+    scores = response_scores(arrays, 1, parts=Parts(range(1), (range(1),)))
     for score in SCORES:
         if score.quantity is None or score.aggregation.name == "share":
             continue
         changes = score.aggregation.heading == "Instability"
         expected = 0.0 if changes else score.sign * arrays[score.quantity.name][0]
         assert scores[score.name] == close(expected), score.name
+
+
+def ranges(tokens: int) -> st.SearchStrategy[range]:
+    """Tokens that lie together, at times none."""
+    return st.tuples(st.integers(0, tokens), st.integers(0, tokens)).map(lambda ends: range(min(ends), max(ends)))
+
+
+@given(responses, st.data())
+def test_answer_and_worst_step_equal_plain_python(rows: list[list[float]], data: st.DataObject) -> None:
+    arrays = {name: np.array(column) for name, column in zip(FIELDS, zip(*rows, strict=True), strict=True)}
+    parts = Parts(data.draw(ranges(len(rows))), tuple(data.draw(st.lists(ranges(len(rows)), max_size=4))))
+    scores = response_scores(arrays, len(rows), parts=parts)
+    for quantity in QUANTITIES:
+        own = [quantity.sign * value for value in arrays[quantity.name].tolist()]
+        steps = [fmean(own[token] for token in step) for step in parts.steps if step]
+        answer = fmean(own[token] for token in parts.answer) if parts.answer else math.nan
+        expected = {"answer": answer, "worst_step": min(steps, default=math.nan)}
+        for name, value in expected.items():
+            assert scores[f"{quantity.prefix}_{name}"] == pytest.approx(value, rel=1e-9, nan_ok=True), name
 
 
 def test_no_noise_is_no_instability_and_no_share() -> None:

@@ -79,6 +79,9 @@ def test_summary_is_mean_and_sample_deviation_over_seeds(evaluated: Evaluated) -
     _, folder, _ = evaluated
     rows = table(folder / "detailed_results.csv")
     for line in table(folder / "summary_statistics.csv"):
+        if line["metric"].endswith(("_answer", "_worst_step")):  # these records do not say where they are
+            assert line["mean"] == rows[0][line["metric"]] == ""
+            continue
         values = [float(row[line["metric"]]) for row in rows]
         assert float(line["mean"]) == pytest.approx(np.mean(values))
         assert float(line["std"]) == pytest.approx(np.std(values, ddof=1))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayesian_transformer.aggregations import group_means
+from bayesian_transformer.aggregations import Parts, group_means
 from bayesian_transformer.quantities import FIELDS
 from bayesian_transformer.quantities import QUANTITY_BY_NAME as QUANTITY
 from bayesian_transformer.scores import (
@@ -84,7 +84,7 @@ def test_a_value_that_is_not_finite_makes_only_its_scores_nan() -> None:
     arrays = {name: np.ones(3) for name in FIELDS}
     arrays["self_certainty"] = np.array([1.0, np.nan, 1.0])
     arrays["entropy"] = np.array([np.inf, 1.0, 1.0])
-    scores = response_scores(arrays, 3)
+    scores = response_scores(arrays, 3, parts=Parts(range(1), (range(3),)))
     own = {name for name in scores if name.startswith(("self_certainty_", "entropy_"))}
     assert {name for name, value in scores.items() if math.isnan(value)} == own | {
         name

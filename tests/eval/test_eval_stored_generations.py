@@ -123,7 +123,12 @@ def explored_scores(detection: Path, seed: int) -> dict[str, list[float]]:
     rows = {row["question_id"]: row for row in table(detection / "response_scores.csv") if row["seed"] == str(seed)}
     ids = [record["unique_id"].replace("/", "_") for record in greedy_records(seed)]
     names = [score.name for score in SCORES if score.aggregation.explored]
-    return {name: [float(rows[question][name]) for question in ids] for name in names}
+    return {name: [float(rows[question][name]) for question in ids] for name in names if not of_spans(name)}
+
+
+def of_spans(name: str) -> bool:
+    """Whether a score or column needs the offsets of tokens, which these older records do not have."""
+    return name.endswith(("_answer", "_worst_step"))
 
 
 def test_detection_of_every_score_and_metric(detection: Path) -> None:
@@ -147,7 +152,9 @@ def test_detection_of_every_score_and_metric(detection: Path) -> None:
             for prefix in PUBLISHED_METRICS:
                 assert float(row[f"{prefix}_{alias}"]) == pytest.approx(expected[prefix], abs=1e-9)
                 compared += 1
-    assert compared == 2 * (len(SCORES) * 11 + 4 * 6)
+    spanned = [score.name for score in SCORES if of_spans(score.name)]
+    assert all(row[f"auc_{name}"] == "" for row in rows.values() for name in spanned)
+    assert compared == 2 * ((len(SCORES) - len(spanned)) * 11 + 4 * 6)
     assert len(rows[96]) == 1 + 3 + len(SCORES) * 11 + 4 * 6  # no column is left unchecked
 
 
@@ -155,6 +162,8 @@ def test_detection_summary_and_bootstrap_intervals(detection: Path) -> None:
     rows = table(detection / "detailed_results.csv")
     lines = {line["metric"]: line for line in table(detection / "summary_statistics.csv")}
     for name, line in lines.items():
+        if of_spans(name):
+            continue
         values = [float(row[name]) for row in rows]
         assert float(line["mean"]) == pytest.approx(fmean(values))
         assert float(line["std"]) == pytest.approx(stdev(values))

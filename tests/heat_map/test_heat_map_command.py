@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from bayesian_transformer import TokenUncertainty, Uncertainty
 from bayesian_transformer.heat_map.page import LEVELS, Response, render, value_text, write_report
 from bayesian_transformer.heat_map.records import BadRecord, read_records, response_of
-from bayesian_transformer.results import greedy_record, response_record, scaling_record
 from bayesian_transformer.score import main as score
+from bayesian_transformer.stored_records import greedy_record, response_record, scaling_record
 from bayesian_transformer.uncertainty import FIELDS
 from tests.helpers.heat_map_pages import Page, a_record, a_response, run, write
 

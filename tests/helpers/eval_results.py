@@ -12,15 +12,8 @@ import numpy as np
 from bayesian_transformer import Uncertainty
 from bayesian_transformer.files import append_jsonl, write_json
 from bayesian_transformer.problems import question_id
-from bayesian_transformer.results import (
-    SCHEMA_VERSION,
-    greedy_dir,
-    greedy_part,
-    greedy_record,
-    response_record,
-    scaling_dir,
-    scaling_record,
-)
+from bayesian_transformer.results import SCHEMA_VERSION, greedy_dir, greedy_part, scaling_dir
+from bayesian_transformer.stored_records import greedy_record, response_record, scaling_record
 
 MODEL, DATASET = "TFB-Tiny", "sums"
 SETTINGS = {"seed": 0, "num_samples": 5, "bayes_sigma": 0.1, "model": MODEL, "schema_version": SCHEMA_VERSION}

@@ -21,17 +21,9 @@ from bayesian_transformer.problems import (
     question_id,
     unique_id,
 )
-from bayesian_transformer.results import (
-    completion_arrays,
-    greedy_dir,
-    greedy_part,
-    greedy_record,
-    read_greedy,
-    response_record,
-    scaling_dir,
-    scaling_record,
-)
+from bayesian_transformer.results import greedy_dir, greedy_part, read_greedy, scaling_dir
 from bayesian_transformer.scores import SCORE_BY_NAME, response_scores
+from bayesian_transformer.stored_records import completion_arrays, greedy_record, response_record, scaling_record
 from bayesian_transformer.uncertainty import FIELDS
 
 SETTINGS = {"seed": 96, "num_samples": 5, "bayes_sigma": 0.1, "model": "m", "schema_version": 1, "temperature": 0.8}
@@ -148,8 +140,9 @@ def test_completion_arrays_refuse_missing_or_misaligned_uncertainties() -> None:
 def test_greedy_record_has_exactly_the_documented_keys() -> None:
     record = greedy_record(PROBLEM, "<p>", completion([[0.0] * 8], "length"), SETTINGS)
     expected = (
-        "unique_id problem answer formatted_prompt level text token_ids finish_reason seed num_samples bayes_sigma "
-        "model schema_version total aleatoric epistemic implicit_reward logprob entropy self_certainty confidence"
+        "unique_id problem answer formatted_prompt level text token_ids token_offsets finish_reason seed num_samples "
+        "bayes_sigma model schema_version "
+        "total aleatoric epistemic implicit_reward logprob entropy self_certainty confidence"
     )
     assert list(record) == expected.split()
     assert (record["unique_id"], record["level"], record["finish_reason"]) == ("test/algebra/1.json", 3, "length")

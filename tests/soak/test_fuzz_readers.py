@@ -17,16 +17,8 @@ from hypothesis import strategies as st
 from bayesian_transformer.files import append_jsonl, drop_torn_line, dumps, read_jsonl, write_json
 from bayesian_transformer.grading import Grader
 from bayesian_transformer.problems import answer_text, count_problems, load_problems, problem_text, question_id
-from bayesian_transformer.results import (
-    SETTINGS,
-    SETTINGS_FILE,
-    greedy_part,
-    greedy_record,
-    read_greedy,
-    read_settings,
-    response_record,
-    scaling_record,
-)
+from bayesian_transformer.results import SETTINGS, SETTINGS_FILE, greedy_part, read_greedy, read_settings
+from bayesian_transformer.stored_records import greedy_record, response_record, scaling_record
 from eval.eval_scaling_test_multi_gpu import gold_answers
 from eval.utils.csv_tables import write_csv
 from eval.utils.detection import load_run

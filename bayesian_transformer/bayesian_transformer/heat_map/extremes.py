@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..scores import SCORE_BY_NAME
+from .. import aggregations
+from ..scores import SCORE_BY_NAME, oriented
+from ..spans import parts_of, token_offsets
 from .page import Response, value_text
 
 DEFAULT_SCORE = "eu_mean"  # a sum would put the longest responses at one end
@@ -42,8 +44,13 @@ def extremes(responses: Sequence[Response], most: int, least: int, by: str) -> t
 
 def _value(response: Response, by: str) -> float:
     """The score, larger is more confident; NaN where a value that it needs is not there."""
+    score, tokens = SCORE_BY_NAME[by], len(response.tokens)
     arrays = {name: np.array(values, dtype=np.float64) for name, values in response.values.items()}
-    quantity = SCORE_BY_NAME[by].quantity
-    if quantity is not None and quantity.name not in arrays:
+    if score.quantity is None:
+        return float(score.sign * tokens)
+    if score.quantity.name not in arrays:
         return math.nan
-    return SCORE_BY_NAME[by].value(arrays, len(response.tokens))
+    text = "".join(response.tokens) if response.text is None else response.text
+    parts = parts_of(text, token_offsets(response.tokens, text))
+    values = oriented(score.quantity, arrays[score.quantity.name])
+    return score.value(values, aggregations.Response(arrays, parts=parts), tokens)

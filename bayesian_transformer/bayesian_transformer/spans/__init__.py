@@ -6,14 +6,15 @@
         span_scores(span, {"epistemic": values})
 
 Reading order: offsets.py (where each token lies in the text), text_span.py, thinking.py, json_values.py and prose.py
-(the spans of a text), placing.py (their tokens and what these say). Importing it takes neither torch nor transformers;
-only `answer_spans` needs the extra [grading].
+(the spans of a text), placing.py (their tokens and what these say), parts.py (those that scores are made of). Importing
+it takes neither torch nor transformers.
 """
 
 from collections.abc import Callable
 
 from .json_values import json_spans
-from .offsets import spell, token_offsets
+from .offsets import Offsets, spell, token_offsets
+from .parts import parts_of
 from .placing import FieldScore, Summary, field_scores, place, span_scores
 from .prose import answer_spans, regex_spans, sentence_spans, step_spans
 from .text_span import Span
@@ -30,11 +31,13 @@ SPAN_KINDS: dict[str, Callable[[str], list[Span]]] = {  # by the name that optio
 __all__ = [
     "SPAN_KINDS",
     "FieldScore",
+    "Offsets",
     "Span",
     "Summary",
     "answer_spans",
     "field_scores",
     "json_spans",
+    "parts_of",
     "place",
     "regex_spans",
     "sentence_spans",

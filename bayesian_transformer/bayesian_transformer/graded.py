@@ -1,0 +1,80 @@
+"""Stored greedy results of a folder, scored and graded: what detection and calibration both start from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .aggregations import DEFAULT_WINDOW, NO_PARTS, Array, Parts
+from .grading import Grader, Verdict
+from .problems import question_id
+from .results import SETTINGS_FILE, read_greedy, read_settings
+from .scores import SCORES, record_arrays, response_scores
+from .spans import parts_of
+
+
+@dataclass(frozen=True)
+class GradedFolder:
+    """The responses of a folder, in the order of their question ids; arrays are [n]."""
+
+    records: list[dict[str, Any]]
+    verdicts: list[Verdict]
+    scores: dict[str, Array]  # every one of scores.py; larger means more confident, NaN where there is no value
+    settings: dict[str, Any]  # what the run has stored beside them; empty if it has not
+
+
+def read_graded(folder: Path, grader: Grader, window: int = DEFAULT_WINDOW) -> GradedFolder:
+    """Read, grade and score the results in `folder`; `window` is the number of tokens of a DeepConf group.
+
+    ValueError names the folder, the response and the key that is wrong. FileNotFoundError if there is no results file.
+    """
+    records = sorted(read_greedy(folder), key=question_id)
+    if not records:
+        raise ValueError(f"{folder}: holds no finished response; let greedy_unc_single_batch_refine.py finish one")
+    rows = []
+    for record in records:
+        for key in ("text", "answer"):
+            if not isinstance(record.get(key), str):
+                raise ValueError(f"{folder}: response {question_id(record)}: '{key}' is not a text; generate it again")
+        try:
+            rows.append(record_scores(record, window))
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from error
+    return GradedFolder(
+        records=records,
+        verdicts=grader.grade([(record["text"], record["answer"]) for record in records]),
+        scores={score.name: np.array([row[score.name] for row in rows]) for score in SCORES},
+        settings=stored_settings(folder),
+    )
+
+
+def stored_settings(folder: Path) -> dict[str, Any]:
+    """What the run that wrote a folder of results has stored there; empty if nothing."""
+    path = folder / SETTINGS_FILE
+    return read_settings(path) if path.exists() else {}
+
+
+def record_scores(record: Mapping[str, Any], window: int = DEFAULT_WINDOW) -> dict[str, float]:
+    """Every score of a greedy record by name; ValueError names the response and the array that is wrong."""
+    tokens = len(record["token_ids"])
+    try:
+        return response_scores(record_arrays(record, tokens), tokens, window, record_parts(record, tokens))
+    except ValueError as error:
+        raise ValueError(f"response {question_id(record)}: {error}") from error
+
+
+def record_parts(record: Mapping[str, Any], tokens: int) -> Parts:
+    """Answer and steps of a greedy record, by its `token_offsets`. Records of earlier versions have none."""
+    offsets, text = record.get("token_offsets"), record.get("text")
+    if offsets is None or not isinstance(text, str):
+        return NO_PARTS
+    if not isinstance(offsets, list) or len(offsets) != tokens or not all(map(_is_range, offsets)):
+        raise ValueError(f"'token_offsets' must be a range [start, end] for each of the {tokens} tokens, or null")
+    return parts_of(text, [(start, end) for start, end in offsets])
+
+
+def _is_range(pair: Any) -> bool:
+    are_places = isinstance(pair, list) and len(pair) == 2 and all(type(place) is int for place in pair)
+    return are_places and 0 <= pair[0] <= pair[1]
