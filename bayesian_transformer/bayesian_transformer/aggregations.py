@@ -197,7 +197,7 @@ AGGREGATIONS = (
     _explored("worst_decile", lambda v, _: _mean_of_lowest(v), f"mean of the least confident {_LOWEST} of the tokens"),
     _explored("worst_group", _lowest_group, "least confident mean of a window", _NOT_CONFIDENCE),
     _explored("answer", lambda v, response: _mean_of(v, response.parts.answer), "mean of the tokens of the answer"),
-    _explored("worst_step", _worst_step, "least confident mean of a step; blank lines divide steps"),
+    _explored("worst_step", _worst_step, "least confident mean of a step, as blank lines divide them"),
     _explored("share", _share_of_total, "sum of EU / sum of TU", ("epistemic",)),
     *_instabilities(),
 )
