@@ -9,14 +9,14 @@ from typing import Any, TextIO, TypeVar
 from bayesian_transformer.files import HALF_PAIRS, atomic_path
 from bayesian_transformer.scores import SCORES
 
-from .metrics import TOP_PERCENTS
+_PUBLISHED_METRICS = ("auc", "auprc", "top10", "top25", "top50", "top75")
 
 Column = TypeVar("Column")
 
 # Published column -> the column that says what it is: auc_ll -> auc_ll_mean, auc_tu -> auc_tu_sum.
 PUBLISHED_COLUMNS = {
     f"{metric}_{score.aliases.detection}": f"{metric}_{score.name}"
-    for metric in ("auc", "auprc", *(f"top{percent}" for percent in TOP_PERCENTS))
+    for metric in _PUBLISHED_METRICS
     for score in SCORES
     if score.aliases.detection
 }

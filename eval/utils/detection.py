@@ -12,6 +12,7 @@ from bayesian_transformer.grading import Grader, Verdict
 from bayesian_transformer.problems import question_id
 from bayesian_transformer.results import SETTINGS, SETTINGS_FILE
 
+from .levels import level_name
 from .metrics import Array
 
 MADE_WITH = ("seed", "num_samples", "bayes_sigma")
@@ -28,6 +29,7 @@ class SeedRun:
     truncated: NDArray[np.bool_]  # stopped at the token limit
     made_with: dict[str, list[Any]]  # the values of MADE_WITH that occur in the records, the other SETTINGS if stored
     dataset_problems: int | None  # in the data set when the responses were generated; None if that is not recorded
+    levels: list[str | None]  # the level of each problem in the data set; None if that is not recorded
     scores: dict[str, Array]  # by score name; larger means more confident, NaN where there is no value
 
     @property
@@ -60,5 +62,6 @@ def load_run(seed: int, folder: Path, grader: Grader, window: int) -> SeedRun:
         made_with={key: [graded.settings[key]] for key in SETTINGS if key in graded.settings}
         | {key: list(dict.fromkeys(row.get(key) for row in rows)) for key in MADE_WITH},
         dataset_problems=size,
+        levels=[level_name(row.get("level")) for row in rows],
         scores=graded.scores,
     )

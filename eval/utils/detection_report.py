@@ -18,6 +18,8 @@ from bayesian_transformer.scores import EXPLORED, LISTED, PRIMARY, SCORES, Score
 from .bootstrap import LEVEL
 from .csv_tables import PUBLISHED_COLUMNS, with_published, write_csv
 from .evaluation import COUNTS, Evaluation, Summary
+from .length import FOLDS
+from .metrics import RISK_PERCENTS, TOP_PERCENTS
 from .notes import missing_values
 from .plots import save_plots
 
@@ -28,15 +30,36 @@ DEFINITIONS = (
     ("AUPRC", "trapezoid over the points of scikit-learn's precision_recall_curve."),
     ("ACC*", "accuracy of the most confident 50% of the answers (rounded down, at least one; ties by expectation)."),
     ("PRR", "(e - AURC) / (e - AURC of the perfect ranking), e the error rate; no cap on rejection (LM-Polygraph)."),
+    ("prr50", "in the CSV files: PRR over the rejection of less than half of the answers (LM-Polygraph's cap of 0.5)."),
     (
         "AURC",
         "area under the risk-coverage curve, the mean error rate of the k most confident over all k; lower is better.",
+    ),
+    ("eaurc", "in the CSV files: E-AURC, AURC minus AURC of the perfect ranking; 0 is perfect."),
+    (
+        "augrc",
+        "in the CSV files: AUGRC (Traub et al., 2024), the mean over all k of the wrong ones among the k most "
+        "confident, as a share of all answers; lower is better. Of equally many right answers it goes with AUROC.",
+    ),
+    (
+        ", ".join(f"top{percent}" for percent in TOP_PERCENTS if percent != 50),
+        "in the CSV files: as ACC*, of so many percent of the answers.",
+    ),
+    (
+        ", ".join(f"cov_risk{percent}" for percent in RISK_PERCENTS),
+        "in the CSV files: the largest share of the answers above a threshold of which at most so many percent are "
+        "wrong, chosen in hindsight; tied answers are kept together.",
     ),
     (
         "Within strata",
         "AUROC over pairs of one token-count stratum only; the token count's own row shows what length still explains.",
     ),
-    ("Residual", "AUROC of what a straight line in the token count leaves of the score."),
+    (
+        "Residual",
+        "AUROC of what a straight line in the token count leaves of the score; the line is fitted on other problems, "
+        f"once for each of {FOLDS} parts.",
+    ),
+    ("Within level", "AUROC over pairs of one level of the data set only, such as a difficulty or a kind of problem."),
     ("Over length", "AUROC of the score minus AUROC of the token count, interval from the same bootstrap draws."),
     ("Confidence", "DeepConf's token confidence; its groups are all full sliding windows of tokens."),
     ("Lowest, bottom groups", f"the lowest mean of a group; the mean over the lowest {BOTTOM_FRACTION:.0%} of groups."),
@@ -55,7 +78,17 @@ DEFINITIONS = (
     ),
     ("[low, high]", f"{LEVEL}% percentile interval of the mean over seeds, from a bootstrap over problems."),
 )
-_METRICS = ("auc", "auprc", "top50", "prr", "aurc", "auc_strata", "auc_residual", "auc_gain")  # of the HTML table
+_METRICS = (
+    "auc",
+    "auprc",
+    "top50",
+    "prr",
+    "aurc",
+    "auc_strata",
+    "auc_residual",
+    "auc_level",
+    "auc_gain",
+)  # of the HTML table
 # Head of a column in a terminal -> its metric, and which field of the Cell.
 _TEXT_COLUMNS = {
     "AUROC": ("auc", "spread"),

@@ -1,5 +1,6 @@
 """Every metric of every score, per seed and over seeds, with bootstrap intervals."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,13 @@ from bayesian_transformer.scores import SCORES
 
 from .bootstrap import bootstrap_weights, interval
 from .detection import SeedRun
-from .length import length_metrics
-from .metrics import Array, rank, ranking_metrics
+from .length import length_residual, length_strata, problem_folds
+from .levels import NO_LEVEL, level_codes
+from .metrics import Array, auroc, rank, ranking_metrics, stratified_auroc
 
 Columns = dict[str, float]
 COUNTS = ("total_samples", "correct_samples")  # columns of whole numbers
+_ROWS_AT_ONCE = 128  # weightings; the arrays of all of them do not fit the processor's cache and take twice as long
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,12 @@ def evaluate(runs: Sequence[SeedRun], draws: int, strata: int) -> Evaluation:
     """Metrics of all runs. `draws` bootstrap draws over problems, `strata` token-count strata."""
     problems = sorted({name for run in runs for name in run.ids})
     weights = bootstrap_weights(len(problems), draws)
+    folds = problem_folds(len(problems))
     position = {name: column for column, name in enumerate(problems)}
-    values = {run.seed: seed_metrics(run, weights[:, [position[name] for name in run.ids]], strata) for run in runs}
+    places = {run.seed: [position[name] for name in run.ids] for run in runs}
+    values = {
+        run.seed: seed_metrics(run, weights[:, places[run.seed]], strata, folds[places[run.seed]]) for run in runs
+    }
     columns = next(iter(values.values()))
     return Evaluation(
         runs=list(runs),
@@ -55,8 +62,21 @@ def evaluate(runs: Sequence[SeedRun], draws: int, strata: int) -> Evaluation:
     )
 
 
-def seed_metrics(run: SeedRun, weights: NDArray[np.integer[Any]], strata: int) -> dict[str, Array]:
-    """All columns of one seed, float64 [B], for the weightings [B, n]; see metrics.py."""
+@dataclass(frozen=True)
+class _Scored:
+    """One score of the responses that have it; all arrays are [n]."""
+
+    values: Array
+    right: NDArray[np.bool_]
+    residual: Array  # of the values, without a line in the token count; NaN if there is no line
+    strata: NDArray[np.int64]  # of the token count
+    levels: NDArray[np.int64]  # of the data set
+
+
+def seed_metrics(
+    run: SeedRun, weights: NDArray[np.integer[Any]], strata: int, folds: NDArray[np.int64]
+) -> dict[str, Array]:
+    """All columns of one seed, float64 [B], for the weightings [B, n]; see metrics.py. `folds` [n] are of problems."""
     size = weights.sum(axis=1)
     right = weights @ run.right.astype(np.int64)
     columns: dict[str, Array] = {
@@ -64,15 +84,30 @@ def seed_metrics(run: SeedRun, weights: NDArray[np.integer[Any]], strata: int) -
         "correct_samples": right.astype(np.float64),
         "overall_accuracy": np.divide(right, size, out=np.full(len(size), np.nan), where=size > 0),
     }
+    levels = level_codes(run.levels)
     for score in SCORES:
         known = np.isfinite(run.scores[score.name])
-        values, labels, rows = run.scores[score.name][known], run.right[known], weights[:, known]
-        metrics = ranking_metrics(rank(values, labels, rows))
-        metrics |= length_metrics(values, labels, run.tokens[known], strata, rows)
-        columns |= {f"{prefix}_{score.name}": array for prefix, array in metrics.items()}
+        values, tokens = run.scores[score.name][known], run.tokens[known]
+        residual = length_residual(values, tokens, folds[known])
+        scored = _Scored(values, run.right[known], residual, length_strata(tokens, strata), levels[known])
+        blocks = np.array_split(weights[:, known], math.ceil(len(weights) / _ROWS_AT_ONCE))
+        parts = [_score_metrics(scored, rows) for rows in blocks]
+        columns |= {f"{prefix}_{score.name}": np.concatenate([part[prefix] for part in parts]) for prefix in parts[0]}
     for score in SCORES:
         columns[f"auc_gain_{score.name}"] = columns[f"auc_{score.name}"] - columns["auc_length"]
     return columns
+
+
+def _score_metrics(scored: _Scored, weights: NDArray[np.integer[Any]]) -> dict[str, Array]:
+    """All metrics of one score, float64 [B], under the prefixes of their columns."""
+    values, right, residual = scored.values, scored.right, scored.residual
+    line, level = np.isfinite(residual), scored.levels != NO_LEVEL
+    return {
+        **ranking_metrics(rank(values, right, weights)),
+        "auc_strata": stratified_auroc(values, right, scored.strata, weights),
+        "auc_residual": auroc(rank(residual[line], right[line], weights[:, line])),
+        "auc_level": stratified_auroc(values[level], right[level], scored.levels[level], weights[:, level]),
+    }
 
 
 def summarise(values: Array) -> Summary:

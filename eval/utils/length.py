@@ -2,17 +2,18 @@
 
 Within strata: only pairs of a right and a wrong response from the same token-count stratum are compared, so each
 stratum weighs as many such pairs as it has. Residual: AUROC of what a straight line in the token count leaves of the
-score (least squares on all responses, labels unused; bootstrap draws keep the fitted line).
+score. The line is cross-fitted: of each response the one that fits the other problems best (least squares, labels
+unused; bootstrap draws keep the fitted lines).
 """
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .metrics import Array, auroc, concordance, rank
+from .metrics import Array
 
 DEFAULT_STRATA = 10
+FOLDS = 5
+_SEED = 20250517  # fixed: the same problems are always in the same folds
 
 
 def length_strata(tokens: NDArray[np.int64], count: int = DEFAULT_STRATA) -> NDArray[np.int64]:
@@ -21,36 +22,28 @@ def length_strata(tokens: NDArray[np.int64], count: int = DEFAULT_STRATA) -> NDA
     return np.searchsorted(np.unique(edges), tokens, side="left").astype(np.int64)
 
 
-def stratified_auroc(
-    score: Array, right: NDArray[np.bool_], strata: NDArray[np.int64], weights: NDArray[np.integer[Any]]
-) -> Array:
-    """Share of concordant pairs among the right-wrong pairs within a stratum, float64 [B]; NaN without such a pair."""
-    concordant = np.zeros(len(weights))
-    pairs = np.zeros(len(weights))
-    for stratum in np.unique(strata):
-        inside = strata == stratum
-        some, all_pairs = concordance(rank(score[inside], right[inside], weights[:, inside]))
-        concordant += some
-        pairs += all_pairs
-    return np.divide(concordant, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+def problem_folds(problems: int, folds: int = FOLDS) -> NDArray[np.int64]:
+    """Fold of each problem, [problems]: equal shares, drawn so that an order in the data set does not matter."""
+    return (np.random.default_rng(_SEED).permutation(problems) % folds).astype(np.int64)
 
 
-def length_residual(score: Array, tokens: NDArray[np.int64]) -> Array:
-    """Score minus its least-squares line a + b * tokens; what is only rounding error counts as exactly 0."""
-    if score.size == 0:
-        return score
+def length_residual(score: Array, tokens: NDArray[np.int64], folds: NDArray[np.int64]) -> Array:
+    """Score minus the least-squares line a + b * tokens of the other folds, all [n].
+
+    What is only rounding error counts as exactly 0. b is 0 where the others have one token count only. NaN if there
+    are no others.
+    """
+    residual = np.full(score.shape, np.nan)
+    for fold in np.unique(folds):
+        inside, others = folds == fold, folds != fold
+        if others.any():
+            residual[inside] = score[inside] - _line(score[others], tokens[others], tokens[inside])
+    return np.where(np.abs(residual) <= 1e-9 * np.abs(score).max(initial=0.0), 0.0, residual)
+
+
+def _line(score: Array, tokens: NDArray[np.int64], at: NDArray[np.int64]) -> Array:
+    """The least-squares line through (tokens, score), at the token counts `at`."""
     length = tokens - tokens.mean()
-    centred = score - score.mean()
-    spread = float(length @ length)
-    residual = centred - (float(length @ centred) / spread if spread > 0 else 0.0) * length
-    return np.where(np.abs(residual) <= 1e-9 * np.abs(score).max(), 0.0, residual)
-
-
-def length_metrics(
-    score: Array, right: NDArray[np.bool_], tokens: NDArray[np.int64], strata: int, weights: NDArray[np.integer[Any]]
-) -> dict[str, Array]:
-    """Both length-controlled AUROCs, under the prefixes of their columns."""
-    return {
-        "auc_strata": stratified_auroc(score, right, length_strata(tokens, strata), weights),
-        "auc_residual": auroc(rank(length_residual(score, tokens), right, weights)),
-    }
+    mean, spread = score.mean(), float(length @ length)
+    slope = float(length @ (score - mean)) / spread if spread > 0 else 0.0
+    return mean + slope * (at - tokens.mean())

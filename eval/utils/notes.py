@@ -118,7 +118,20 @@ def _run_notes(run: SeedRun, window: int) -> list[str]:
             f"{unplaced} of {size} responses have no scores of steps: their records do not say where the tokens stand "
             "in the text (an earlier version wrote them, or the tokens do not spell it), or all of it is thinking"
         )
-    return notes + _missing_notes(run) + _tie_notes(run)
+    return notes + _missing_notes(run) + _tie_notes(run) + _level_notes(run)
+
+
+def _level_notes(run: SeedRun) -> list[str]:
+    """Why AUROC within level is NaN, or leaves responses out."""
+    lacking = [name for name, level in zip(run.ids, run.levels, strict=True) if level is None]
+    found = distinct(level for level in run.levels if level is not None)
+    if not found:
+        return ["no response has a level of its data set: AUROC within level is NaN"]
+    if len(found) == 1:
+        return [f"all responses that have a level have the same one, {found[0]}: AUROC within level is NaN"]
+    if lacking:
+        return [f"{len(lacking)} of {len(run.ids)} have no level; within level leaves them out: {name_some(lacking)}"]
+    return []
 
 
 def _missing_notes(run: SeedRun) -> list[str]:

@@ -12,7 +12,7 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
 
 from eval.utils.bootstrap import bootstrap_weights, interval
-from eval.utils.length import length_residual, length_strata, stratified_auroc
+from eval.utils.length import length_residual, length_strata, problem_folds
 from eval.utils.metrics import (
     TOP_PERCENTS,
     Array,
@@ -23,6 +23,8 @@ from eval.utils.metrics import (
     prediction_rejection_ratio,
     rank,
     ranking_metrics,
+    rejection_area,
+    stratified_auroc,
 )
 
 Data = tuple[Array, NDArray[np.bool_]]  # scores and labels
@@ -87,24 +89,24 @@ def test_top_accuracy_and_aurc_are_expectations_over_orders_of_ties(data: Data) 
     for percent in TOP_PERCENTS:
         count = max(1, len(score) * percent // 100)
         assert accuracy_at(ranking, percent)[0] == pytest.approx(expected[count - 1], abs=1e-12)
-    assert aurc(ranking)[0] == pytest.approx(np.mean(1 - expected), abs=1e-12)
+    assert aurc(rejection_area(ranking))[0] == pytest.approx(np.mean(1 - expected), abs=1e-12)
 
 
 @given(both_labels)
 def test_prr_is_one_for_the_perfect_ranking_zero_without_ranking_and_as_defined(data: Data) -> None:
     score, right = data
     weights = ones(len(score))
-    perfect = aurc(rank(right.astype(float), right, weights))[0]
+    perfect = rejection_area(rank(right.astype(float), right, weights))
     oracle_order = np.sort(right)[::-1]
     oracle = np.mean(1 - np.cumsum(oracle_order) / np.arange(1, len(right) + 1))
     error = 1 - right.mean()
-    ranking = rank(score, right, weights)
-    assert prediction_rejection_ratio(rank(right * 1.0 + score * 0, right, weights))[0] <= 1 + 1e-12
-    assert prediction_rejection_ratio(rank(np.zeros(len(score)), right, weights))[0] == pytest.approx(0, abs=1e-9)
-    assert prediction_rejection_ratio(ranking)[0] == pytest.approx(
-        (error - aurc(ranking)[0]) / (error - oracle), abs=1e-9
-    )
-    assert perfect >= oracle - 1e-12  # tied right answers come first in both
+    area = rejection_area(rank(score, right, weights))
+    assert aurc(perfect)[0] == pytest.approx(oracle, abs=1e-12)  # tied right answers come first in both
+    assert prediction_rejection_ratio(perfect)[0] == pytest.approx(1, abs=1e-9)
+    tied = rejection_area(rank(np.zeros(len(score)), right, weights))
+    assert prediction_rejection_ratio(tied)[0] == pytest.approx(0, abs=1e-9)
+    expected = (error - aurc(area)[0]) / (error - oracle)
+    assert prediction_rejection_ratio(area)[0] == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("label", [True, False])
@@ -149,19 +151,44 @@ def test_length_strata_of_distinct_lengths_are_equal_shares() -> None:
     assert np.bincount(strata).tolist() == [10] * 10
 
 
-@given(st.lists(st.tuples(st.integers(1, 500), st.floats(-100, 100)), min_size=3, max_size=50))
-def test_length_residual_equals_least_squares(rows: list[tuple[int, float]]) -> None:
-    tokens, score = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
-    design = np.stack([np.ones(len(rows)), tokens], axis=1)
-    expected = score - design @ np.linalg.lstsq(design, score, rcond=None)[0]
-    np.testing.assert_allclose(length_residual(score, tokens), expected, atol=1e-6)
+@given(
+    st.lists(st.tuples(st.integers(1, 500), st.floats(-100, 100), st.integers(0, 2)), min_size=3, max_size=50),
+)
+def test_length_residual_equals_least_squares_on_the_other_folds(rows: list[tuple[int, float, int]]) -> None:
+    tokens, score, folds = (np.array([row[column] for row in rows]) for column in range(3))
+    residual = length_residual(score, tokens, folds)
+    for index, (length, value, fold) in enumerate(rows):
+        others = folds != fold
+        if not others.any():
+            assert np.isnan(residual[index])
+        else:
+            many = len(set(tokens[others])) > 1
+            slope, offset = np.polyfit(tokens[others], score[others], 1) if many else (0.0, score[others].mean())
+            assert residual[index] == pytest.approx(value - slope * length - offset, abs=1e-6)
+
+
+def test_length_residual_of_a_fold_does_not_depend_on_its_own_scores() -> None:
+    """The line is: another score changes the residual by exactly its own change."""
+    rng = np.random.default_rng(3)
+    score, tokens, folds = rng.normal(size=40), rng.integers(10, 90, 40), problem_folds(40)
+    changed = score + np.where(folds == 1, rng.normal(size=40), 0.0)
+    inside = folds == 1
+    difference = length_residual(changed, tokens, folds)[inside] - length_residual(score, tokens, folds)[inside]
+    np.testing.assert_allclose(difference, (changed - score)[inside], atol=1e-12)
+
+
+@given(st.integers(0, 60))
+def test_folds_are_equal_shares_and_always_the_same(problems: int) -> None:
+    folds = problem_folds(problems)
+    assert np.ptp(np.bincount(folds, minlength=5)) <= 1
+    assert folds.tolist() == problem_folds(problems).tolist()
 
 
 def test_a_score_that_is_a_line_in_the_length_ranks_nothing_once_length_is_out() -> None:
     rng = np.random.default_rng(1)
     tokens = rng.integers(10, 400, 300)
     right = rng.random(300) < 0.5
-    residual = length_residual((-0.37 * tokens + 0.11).astype(np.float64), tokens)
+    residual = length_residual((-0.37 * tokens + 0.11).astype(np.float64), tokens, problem_folds(300))
     assert auroc(rank(residual, right, ones(300)))[0] == 0.5
 
 

@@ -12,6 +12,7 @@ from statistics import fmean, stdev
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from numpy.typing import NDArray
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
 
 from bayesian_transformer.scores import SCORES
@@ -27,7 +28,9 @@ FIELDS = {
 }  # fmt: skip
 PUBLISHED = {"tu": "tu_sum", "au": "au_sum", "eu": "eu_sum", "ll": "ll_mean"}
 PUBLISHED_METRICS = ("auc", "auprc", "top10", "top25", "top50", "top75")
+METRICS = 21  # of each score, but for the published names
 Numbers = list[float]
+Array = NDArray[np.float64]
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -76,22 +79,56 @@ def within_strata(score: Numbers, right: list[bool], tokens: list[int]) -> float
     return fmean(pairs)
 
 
-def expected_columns(score: Numbers, right: list[bool], tokens: list[int]) -> dict[str, float]:
+def within_levels(score: Numbers, right: list[bool], seed: int) -> float:
+    """Share of concordant pairs among those of one level, one level after the other."""
+    levels = [record["level"] for record in greedy_records(seed)]
+    pairs = {}
+    for level in sorted(set(levels)):
+        rows = [index for index, other in enumerate(levels) if other == level]
+        labels = [right[index] for index in rows]
+        area = roc_auc_score(labels, [score[index] for index in rows])
+        pairs[level] = (area, sum(labels) * (len(labels) - sum(labels)))
+    return float(np.average([area for area, _ in pairs.values()], weights=[count for _, count in pairs.values()]))
+
+
+def cross_fitted_residual(score: Numbers, tokens: list[int], seed: int) -> Array:
+    """What the straight line through the other four parts of the problems leaves, part by part."""
+    ids = [record["unique_id"].replace("/", "_") for record in greedy_records(seed)]
+    part_of = dict(zip(sorted(ids), np.random.default_rng(20250517).permutation(len(ids)) % 5, strict=True))
+    parts, values, lengths = np.array([part_of[name] for name in ids]), np.array(score), np.array(tokens)
+    residual = np.zeros(len(ids))
+    for part in range(5):
+        slope, offset = np.polyfit(lengths[parts != part], values[parts != part], 1)
+        residual[parts == part] = (values - slope * lengths - offset)[parts == part]
+    return np.round(residual, 9)
+
+
+def coverage_at_risk(score: Numbers, right: list[bool], risk: float) -> float:
+    """The largest share of the answers above a threshold that is wrong with at most `risk`."""
+    kept = [[label for value, label in zip(score, right, strict=True) if value >= threshold] for threshold in score]
+    return max((len(labels) / len(right) for labels in kept if 1 - fmean(labels) <= risk + 1e-12), default=0.0)
+
+
+def expected_columns(score: Numbers, right: list[bool], tokens: list[int], seed: int) -> dict[str, float]:
     size, hits = len(right), expected_hits(score, right)
     precision, recall, _ = precision_recall_curve(right, score)
     risks = [1 - hits[k] / k for k in range(1, size + 1)]
     best = [1 - min(k, sum(right)) / k for k in range(1, size + 1)]
     error = 1 - fmean(right)
-    slope, offset = np.polyfit(tokens, score, 1)
-    residual = np.round(np.array(score) - slope * np.array(tokens) - offset, 9)
+    late = slice(size - size // 2, size)
     return {
         "auc": roc_auc_score(right, score),
         "auprc": auc(recall, precision),
-        **{f"top{p}": hits[size * p // 100] / (size * p // 100) for p in (10, 25, 50, 75)},
+        **{f"top{p}": hits[size * p // 100] / (size * p // 100) for p in (10, 25, 50, 75, 80, 90, 95)},
         "aurc": fmean(risks),
+        "eaurc": fmean(risks) - fmean(best),
+        "augrc": fmean((k - hits[k]) / size for k in range(1, size + 1)),
         "prr": (error - fmean(risks)) / (error - fmean(best)),
+        "prr50": (error - fmean(risks[late])) / (error - fmean(best[late])),
+        **{f"cov_risk{p}": coverage_at_risk(score, right, p / 100) for p in (1, 5, 10)},
         "auc_strata": within_strata(score, right, tokens),
-        "auc_residual": roc_auc_score(right, residual),
+        "auc_residual": roc_auc_score(right, cross_fitted_residual(score, tokens, seed)),
+        "auc_level": within_levels(score, right, seed),
     }
 
 
@@ -142,20 +179,20 @@ def test_detection_of_every_score_and_metric(detection: Path) -> None:
         assert float(row["overall_accuracy"]) == pytest.approx(fmean(right))
         length_auc = roc_auc_score(right, scores["length"])
         for name, score in scores.items():
-            expected = expected_columns(score, right, tokens)
+            expected = expected_columns(score, right, tokens, seed)
             expected["auc_gain"] = expected["auc"] - length_auc
             for prefix, value in expected.items():
                 assert float(row[f"{prefix}_{name}"]) == pytest.approx(value, abs=1e-9), f"{prefix}_{name}"
                 compared += 1
         for alias, name in PUBLISHED.items():
-            expected = expected_columns(scores[name], right, tokens)
+            expected = expected_columns(scores[name], right, tokens, seed)
             for prefix in PUBLISHED_METRICS:
                 assert float(row[f"{prefix}_{alias}"]) == pytest.approx(expected[prefix], abs=1e-9)
                 compared += 1
     spanned = [score.name for score in SCORES if of_spans(score.name)]
     assert all(row[f"auc_{name}"] == "" for row in rows.values() for name in spanned)
-    assert compared == 2 * ((len(SCORES) - len(spanned)) * 11 + 4 * 6)
-    assert len(rows[96]) == 1 + 3 + len(SCORES) * 11 + 4 * 6  # no column is left unchecked
+    assert compared == 2 * ((len(SCORES) - len(spanned)) * METRICS + 4 * 6)
+    assert len(rows[96]) == 1 + 3 + len(SCORES) * METRICS + 4 * 6  # no column is left unchecked
 
 
 def test_detection_summary_and_bootstrap_intervals(detection: Path) -> None:

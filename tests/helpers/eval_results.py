@@ -37,7 +37,8 @@ def completion(rng: np.random.Generator, text: str, doubt: float, tokens: int) -
 
 
 def problem(index: int) -> dict[str, Any]:
-    return {"unique_id": f"sums/{index}.json", "problem": f"What is {index} + 7?", "answer": str(index + 7)}
+    text, answer = f"What is {index} + 7?", str(index + 7)
+    return {"unique_id": f"sums/{index}.json", "problem": text, "answer": answer, "level": 1 + index % 3}
 
 
 def response(rng: np.random.Generator, index: int, chance: float) -> Any:
