@@ -25,6 +25,8 @@ from bayesian_transformer.grading import Grader
 from bayesian_transformer.results import GREEDY_SUBDIR, PARTS, dataset_name, folders_to_read, model_name
 from eval.utils.bootstrap import DEFAULT_DRAWS
 from eval.utils.brief import brief_text
+from eval.utils.comparison import compare
+from eval.utils.decision import decision_lines
 from eval.utils.detection import SeedRun, load_run
 from eval.utils.detection_report import Report, text_table, write_detection_report
 from eval.utils.eval_options import DATASET, MODEL, OUTPUT_DIR, RESULTS_DIR, WORKERS, SeveralValues, seeds_in_range
@@ -52,6 +54,20 @@ from eval.utils.notes import evaluation_notes, setting_values
 @click.option(
     "--window", type=click.IntRange(1), default=DEFAULT_WINDOW, show_default=True, help="Tokens of a DeepConf group."
 )
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Largest share of wrong answers among those that P(correct) accepts.",
+)
+@click.option(
+    "--delta",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Chance that the share is larger all the same.",
+)
 @WORKERS
 @click.option("--brief", is_flag=True, help="Print six rows of the table; the report has all.")
 def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, **options: Any) -> None:
@@ -61,9 +77,11 @@ def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, *
         folders = folders_to_read(results_dir, model, dataset, seeds, subdir=options["results_subdir"])
         runs, missing = load_runs(folders, options["workers"], options["window"])
         evaluation = evaluate(runs, options["bootstrap"], options["length_strata"])
+        compared = compare(runs, options["bootstrap"], options["alpha"], options["delta"], options["length_strata"])
         report = Report(
             title=f"Detection: {model} on {dataset}",
             evaluation=evaluation,
+            comparison=compared,
             notes=evaluation_notes(evaluation, missing, options["window"]),
             metadata={
                 "model": model,
@@ -76,6 +94,9 @@ def main(dataset: str, model: str, results_dir: Path, output_dir: Path | None, *
                 "bootstrap_draws": options["bootstrap"],
                 "length_strata": options["length_strata"],
                 "deepconf_window": options["window"],
+                "alpha": options["alpha"],
+                "delta": options["delta"],
+                "p_correct": None if isinstance(compared, str) else list(compared.features),
                 "bayesian_transformer": bayesian_transformer.__version__,
             },
         )
@@ -94,7 +115,9 @@ def print_report(report: Report, page: Path) -> None:
         say(f"note: {note}", err=True)
     seeds = ", ".join(str(run.seed) for run in report.evaluation.runs)
     say(f"\n{report.title}, seed {seeds}; metrics in percent\n")
-    say(text_table(report.evaluation))
+    say(text_table(report.evaluation) + "\n")
+    for line in decision_lines(report.comparison):
+        say(line)
     say(f"\nReport: {page}")
 
 

@@ -9,7 +9,17 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import DECLARED, Calibrator, CrossFit, cross_fit, fit, threshold_for
+from .calibration import (
+    DECLARED,
+    MANY,
+    Calibrator,
+    CrossFit,
+    cross_fit,
+    declared_scores,
+    fit,
+    rarer_class,
+    threshold_for,
+)
 from .calibration.calibrator import METHODS, SOURCE
 from .command_line import one_line_errors, say
 from .files import atomic_path, dumps
@@ -70,7 +80,11 @@ def graded_results(folders: Sequence[Path], grader: Grader) -> Graded:
 def calibrated(
     graded: Graded, features: Sequence[str], method: str, alpha: float, delta: float
 ) -> tuple[Calibrator, CrossFit]:
-    """The calibrator with its threshold, and what cross-fitting found. The threshold sees one answer per problem."""
+    """The calibrator with its threshold, and what cross-fitting found. The threshold sees one answer per problem.
+
+    Without `features` the number of labels decides which scores are used.
+    """
+    features = features or declared_scores(rarer_class(graded.right, graded.problems)[0])
     crossed = cross_fit(graded.table, graded.right, graded.problems, features, method)
     calibrator = fit(graded.table, graded.right, graded.problems, features, method, graded.source)
     if crossed.brier >= crossed.base_brier:
@@ -137,7 +151,10 @@ def apply_to(path: Path, calibrator: Calibrator, output: Path, anyway: bool) -> 
 @click.option("--delta", default=0.1, show_default=True, help="Chance that the share is larger all the same.")
 @click.option("--method", type=click.Choice([*METHODS]), default="logistic", show_default=True)
 @click.option(
-    "--feature", "features", multiple=True, default=DECLARED, show_default=True, help="Score; give it several times."
+    "--feature",
+    "features",
+    multiple=True,
+    help=f"Score; give it several times. Default: {len(DECLARED)} scores, or {len(MANY)} if there are labels enough.",
 )
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Processes that grade.")
 def main(

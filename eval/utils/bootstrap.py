@@ -1,5 +1,6 @@
 """Bootstrap over problems: the same draw for every score and every seed, so that differences have intervals too."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,13 @@ def bootstrap_weights(problems: int, draws: int) -> NDArray[np.int32]:
         generator = np.random.default_rng(_SEED)
         weights[1:] = generator.multinomial(problems, np.full(problems, 1 / problems), size=draws)
     return weights
+
+
+def problem_places(runs: Sequence[Sequence[str]]) -> tuple[int, list[NDArray[np.int64]]]:
+    """How many problems the question ids of all runs name, and for each run the column of each of its ids."""
+    names = sorted({name for ids in runs for name in ids})
+    column = {name: index for index, name in enumerate(names)}
+    return len(names), [np.array([column[name] for name in ids], dtype=np.int64) for ids in runs]
 
 
 def interval(values: NDArray[np.floating[Any]]) -> tuple[float, float]:

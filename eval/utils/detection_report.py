@@ -10,74 +10,20 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from bayesian_transformer.aggregations import AGGREGATIONS, BOTTOM_FRACTION
 from bayesian_transformer.files import HALF_PAIRS, atomic_path, write_json
 from bayesian_transformer.printable import printable
 from bayesian_transformer.scores import EXPLORED, LISTED, PRIMARY, SCORES, Score
 
 from .bootstrap import LEVEL
-from .csv_tables import PUBLISHED_COLUMNS, with_published, write_csv
+from .comparison import Comparison
+from .csv_tables import with_published, write_csv
+from .decision import HEAD, compared_rows, decision_lines
+from .decision_plots import decision_figure
+from .definitions import DEFINITIONS
 from .evaluation import COUNTS, Evaluation, Summary
-from .length import FOLDS
-from .metrics import RISK_PERCENTS, TOP_PERCENTS
 from .notes import missing_values
-from .plots import save_plots
+from .plots import save_figure, save_plots
 
-_NEWER = {how.name: how for how in AGGREGATIONS if how.explored}.values()  # each name once
-DEFINITIONS = (
-    ("Positive class", "a right answer. Uncertainties are negated, so larger always means more confident."),
-    ("AUROC", "share of right-wrong pairs in which the right answer scores higher; a tie counts half."),
-    ("AUPRC", "trapezoid over the points of scikit-learn's precision_recall_curve."),
-    ("ACC*", "accuracy of the most confident 50% of the answers (rounded down, at least one; ties by expectation)."),
-    ("PRR", "(e - AURC) / (e - AURC of the perfect ranking), e the error rate; no cap on rejection (LM-Polygraph)."),
-    ("prr50", "in the CSV files: PRR over the rejection of less than half of the answers (LM-Polygraph's cap of 0.5)."),
-    (
-        "AURC",
-        "area under the risk-coverage curve, the mean error rate of the k most confident over all k; lower is better.",
-    ),
-    ("eaurc", "in the CSV files: E-AURC, AURC minus AURC of the perfect ranking; 0 is perfect."),
-    (
-        "augrc",
-        "in the CSV files: AUGRC (Traub et al., 2024), the mean over all k of the wrong ones among the k most "
-        "confident, as a share of all answers; lower is better. Of equally many right answers it goes with AUROC.",
-    ),
-    (
-        ", ".join(f"top{percent}" for percent in TOP_PERCENTS if percent != 50),
-        "in the CSV files: as ACC*, of so many percent of the answers.",
-    ),
-    (
-        ", ".join(f"cov_risk{percent}" for percent in RISK_PERCENTS),
-        "in the CSV files: the largest share of the answers above a threshold of which at most so many percent are "
-        "wrong, chosen in hindsight; tied answers are kept together.",
-    ),
-    (
-        "Within strata",
-        "AUROC over pairs of one token-count stratum only; the token count's own row shows what length still explains.",
-    ),
-    (
-        "Residual",
-        "AUROC of what a straight line in the token count leaves of the score; the line is fitted on other problems, "
-        f"once for each of {FOLDS} parts.",
-    ),
-    ("Within level", "AUROC over pairs of one level of the data set only, such as a difficulty or a kind of problem."),
-    ("Over length", "AUROC of the score minus AUROC of the token count, interval from the same bootstrap draws."),
-    ("Confidence", "DeepConf's token confidence; its groups are all full sliding windows of tokens."),
-    ("Lowest, bottom groups", f"the lowest mean of a group; the mean over the lowest {BOTTOM_FRACTION:.0%} of groups."),
-    *((f"{how.label[0].upper()}{how.label[1:]}", f"{how.formula}.") for how in _NEWER),
-    (
-        "Published names",
-        "the CSV files repeat some columns under their published names: "
-        + ", ".join(f"{alias} is {name}" for alias, name in PUBLISHED_COLUMNS.items() if alias.startswith("auc_"))
-        + ".",
-    ),
-    ("Undecided", "an answer that the grader could not decide within its limits; it counts as wrong."),
-    (
-        "±",
-        "sample standard deviation over the seeds (ddof = 1). Greedy texts are the same for every seed, so it is then "
-        "the spread of the weight samples' noise alone.",
-    ),
-    ("[low, high]", f"{LEVEL}% percentile interval of the mean over seeds, from a bootstrap over problems."),
-)
 _METRICS = (
     "auc",
     "auprc",
@@ -110,6 +56,7 @@ class Report:
 
     title: str
     evaluation: Evaluation
+    comparison: Comparison | str  # or why there is none
     notes: list[str]
     metadata: dict[str, Any]
 
@@ -192,12 +139,26 @@ def report_text(report: Report) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     parts = [
         report.title,
+        "\n".join(decision_lines(report.comparison)),
         "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows),
         "All metrics in percent.\n" + text_table(report.evaluation),
+        *([] if isinstance(report.comparison, str) else [comparison_text(report.comparison)]),
         "Notes\n" + "\n".join(f"- {note}" for note in report.notes or ["nothing to report"]),
         "Definitions\n" + "\n".join(f"- {term}: {meaning}" for term, meaning in DEFINITIONS),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """The comparison as text; AUROC in percent, with intervals."""
+    lines = []
+    for heading, rows in compared_rows(comparison):
+        lines.append(f"{heading}:")
+        for row in rows:
+            found = zip(HEAD, row.cells, strict=True)
+            cells = ", ".join(f"{name} {value} {interval}".rstrip() for name, (value, interval) in found if value)
+            lines.append(f"  {row.label}: {cells}")
+    return "\n".join(lines)
 
 
 def write_detection_report(report: Report, folder: Path) -> Path:
@@ -215,7 +176,8 @@ def write_detection_report(report: Report, folder: Path) -> Path:
         folder / "summary_statistics.csv",
         [{"metric": name, **asdict(summary)} for name, summary in with_published(evaluation.summary).items()],
     )
-    write_csv(folder / "response_scores.csv", _response_rows(evaluation))
+    write_csv(folder / "response_scores.csv", _response_rows(report))
+    decision = _write_comparison(report, folder)
     with atomic_path(folder / "evaluation_report.txt") as temporary:
         temporary.write_text(printable(report_text(report)), encoding="utf-8", errors=HALF_PAIRS)
     plots = save_plots(evaluation, folder)
@@ -225,8 +187,12 @@ def write_detection_report(report: Report, folder: Path) -> Path:
         seeds=seed_table(evaluation),
         groups=grouped(table_rows(evaluation)),
         explored=grouped(table_rows(evaluation, EXPLORED)),
+        decision=decision_lines(report.comparison),
+        decision_plot=_embedded(decision) if decision else "",
+        compared=[] if isinstance(report.comparison, str) else compared_rows(report.comparison),
+        compared_head=HEAD,
         notes=report.notes,
-        plots={title: base64.b64encode(path.read_bytes()).decode() for title, path in plots.items()},
+        plots={title: _embedded(path) for title, path in plots.items()},
         definitions=DEFINITIONS,
         level=LEVEL,
     )
@@ -235,12 +201,30 @@ def write_detection_report(report: Report, folder: Path) -> Path:
     return folder / "report.html"
 
 
-def _response_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+def _embedded(path: Path) -> str:
+    """A file in base64, to stand in a page."""
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def _write_comparison(report: Report, folder: Path) -> Path | None:
+    """Write the table and the picture of P(correct), where there is one; the picture's path."""
+    if isinstance(report.comparison, str):
+        return None
+    columns = report.comparison.columns.items()
+    write_csv(folder / "p_correct_statistics.csv", [{"metric": name, **asdict(summary)} for name, summary in columns])
+    path = folder / "decision.png"
+    save_figure(decision_figure(report.evaluation.runs, report.comparison), path)
+    return path
+
+
+def _response_rows(report: Report) -> list[dict[str, Any]]:
     """One row per seed and response: what every number of the report can be recomputed from."""
+    found = {} if isinstance(report.comparison, str) else report.comparison.p_correct
     return [
         {"seed": run.seed, "question_id": name, "verdict": str(run.verdicts[index]), "tokens": int(run.tokens[index])}
+        | ({"p_correct": float(found[run.seed][index])} if run.seed in found else {})
         | {score.name: float(run.scores[score.name][index]) for score in SCORES}
-        for run in evaluation.runs
+        for run in report.evaluation.runs
         for index, name in enumerate(run.ids)
     ]
 

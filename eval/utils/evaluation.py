@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bayesian_transformer.scores import SCORES
 
-from .bootstrap import bootstrap_weights, interval
+from .bootstrap import bootstrap_weights, interval, problem_places
 from .detection import SeedRun
 from .length import length_residual, length_strata, problem_folds
 from .levels import NO_LEVEL, level_codes
@@ -46,13 +46,11 @@ class Evaluation:
 
 def evaluate(runs: Sequence[SeedRun], draws: int, strata: int) -> Evaluation:
     """Metrics of all runs. `draws` bootstrap draws over problems, `strata` token-count strata."""
-    problems = sorted({name for run in runs for name in run.ids})
-    weights = bootstrap_weights(len(problems), draws)
-    folds = problem_folds(len(problems))
-    position = {name: column for column, name in enumerate(problems)}
-    places = {run.seed: [position[name] for name in run.ids] for run in runs}
+    problems, places = problem_places([run.ids for run in runs])
+    weights, folds = bootstrap_weights(problems, draws), problem_folds(problems)
     values = {
-        run.seed: seed_metrics(run, weights[:, places[run.seed]], strata, folds[places[run.seed]]) for run in runs
+        run.seed: seed_metrics(run, weights[:, place], strata, folds[place])
+        for run, place in zip(runs, places, strict=True)
     }
     columns = next(iter(values.values()))
     return Evaluation(

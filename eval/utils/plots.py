@@ -27,7 +27,7 @@ _MARKERS = (
     ("auc_strata", "s", "white", "within length strata"),
     ("auc_residual", "D", "white", "residual of length"),
 )
-_GRID = np.linspace(0, 1, 201)
+GRID = np.linspace(0, 1, 201)
 _SCATTER = ("tu_sum", "eu_sum", "ll_sum", "tu_mean", "eu_mean", "ll_mean")
 
 Curve = Callable[[Ranking], Array | None]
@@ -104,7 +104,7 @@ def curve_figure(runs: Sequence[SeedRun], curve: Curve, xlabel: str, ylabel: str
             if curves:
                 style = "--" if name == "length" else "-"
                 axes.plot(
-                    _GRID, np.mean(curves, axis=0), style, color=color, linewidth=1.6, label=SCORE_BY_NAME[name].label
+                    GRID, np.mean(curves, axis=0), style, color=color, linewidth=1.6, label=SCORE_BY_NAME[name].label
                 )
                 drawn += 1
         axes.set(title=title, xlabel=xlabel, xlim=(0, 1))
@@ -123,7 +123,7 @@ def roc_curve(ranking: Ranking) -> Array | None:
         return None
     wrong = np.concatenate([[0.0], (ranking.total_until - ranking.right_until)[0]]) / negatives
     right = np.concatenate([[0.0], ranking.right_until[0]]) / positives
-    curve = np.interp(_GRID, wrong, right)
+    curve = np.interp(GRID, wrong, right)
     curve[0] = 0.0  # np.interp takes the upper end of a vertical step, also the one at 0
     return curve
 
@@ -133,7 +133,7 @@ def risk_curve(ranking: Ranking) -> Array | None:
     if not ranking.total.size:
         return None
     total = np.concatenate([[0.0], ranking.total_until[0]])
-    kept = np.maximum(1.0, _GRID * total[-1])
+    kept = np.maximum(1.0, GRID * total[-1])
     return 1 - np.interp(kept, total, np.concatenate([[0.0], ranking.right_until[0]])) / kept
 
 

@@ -6,14 +6,16 @@ stored as JSON; using one needs numpy alone. `fit` and `threshold_for` need the 
 """
 
 from .calibrator import Calibrator, Isotonic, Logistic, Temperature
-from .columns import DECLARED, NOISE_FREE
+from .columns import DECLARED, MANY, NOISE_FREE, NOISY, declared_scores, rarer_class
 from .learning import ENOUGH, CrossFit, cross_fit, fit
 from .risk import RiskThreshold, quantile_grid, threshold_for
 
 __all__ = [
     "DECLARED",
     "ENOUGH",
+    "MANY",
     "NOISE_FREE",
+    "NOISY",
     "Calibrator",
     "CrossFit",
     "Isotonic",
@@ -21,7 +23,9 @@ __all__ = [
     "RiskThreshold",
     "Temperature",
     "cross_fit",
+    "declared_scores",
     "fit",
     "quantile_grid",
+    "rarer_class",
     "threshold_for",
 ]

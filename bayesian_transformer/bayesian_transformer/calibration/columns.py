@@ -5,7 +5,7 @@ are the scores themselves, with two exceptions: of `length` it is the logarithm 
 alone takes a log-likelihood as the logit of the probability that it is the logarithm of.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,19 @@ Table = Mapping[str, ArrayLike]
 # Few, as each costs labels, and all stored with greedy and with sampled responses. Not blind: `ll_tail` is here because
 # it had been the best single score on arithmetic problems, so figures on such problems are in its favour.
 NOISE_FREE = ("ll_mean", "ll_tail", "self_certainty_mean", "confidence_mean", "length")
-DECLARED = (*NOISE_FREE, "eu_mean", "bir_mean")
+NOISY = ("eu_mean", "bir_mean")
+DECLARED = (*NOISE_FREE, *NOISY)
+# With many labels: cheap aggregations of every quantity that needs no noise. Chosen as a grid, not by results.
+MANY_NOISE_FREE = (
+    *(
+        f"{prefix}_{how}"
+        for prefix in ("ll", "entropy", "self_certainty", "confidence")
+        for how in ("mean", "sum", "tail", "worst_decile")
+    ),
+    "length",
+)
+MANY = (*MANY_NOISE_FREE, *NOISY)
+LABELS_PER_SCORE = 10  # of the rarer class; the usual rule of thumb (Peduzzi et al., J Clin Epidemiol 1996)
 _OF_NOISE = {"total", "aleatoric", "epistemic", "implicit_reward"}
 _LARGEST = -1e-12  # a log-likelihood of 0 has no finite logit
 
@@ -31,6 +43,17 @@ def check_names(features: Sequence[str]) -> None:
         raise ValueError(f"no score is called {', '.join(map(repr, unknown))}; the names are those of scores.py")
     if not features or len(set(features)) != len(features):
         raise ValueError(f"features must be at least one score, each once; got {', '.join(features) or 'none'}")
+
+
+def declared_scores(rarer: int) -> tuple[str, ...]:
+    """The scores to compute with when `rarer` problems have an answer of the rarer class: MANY if these suffice."""
+    return MANY if rarer >= LABELS_PER_SCORE * len(MANY) else DECLARED
+
+
+def rarer_class(right: NDArray[np.bool_], groups: Sequence[Hashable] | NDArray[Any]) -> tuple[int, str]:
+    """How many problems have a right or a wrong answer, whichever is less, and which; copies of an answer add none."""
+    answers = set(zip(groups, right.tolist(), strict=True))
+    return min((sum(label for _, label in answers), "right"), (sum(not label for _, label in answers), "wrong"))
 
 
 def depend_on_noise(features: Sequence[str]) -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import __version__
 from ..extras import require_extra
 from .calibrator import METHODS, SOURCE, Calibrator, Isotonic, Logistic, Temperature
-from .columns import DECLARED, Array, Table, check_names, columns_of, labels
+from .columns import DECLARED, Array, Table, check_names, columns_of, labels, rarer_class
 
 ENOUGH = 50  # problems with a right answer, and as many with a wrong one
 FOLDS = 5
@@ -207,7 +207,7 @@ def _notes(
 ) -> list[str]:
     """What whoever uses the calibrator must know. Labels are counted by problem, as copies of an answer add none."""
     notes = []
-    fewest, which = min((len(set(problems[right])), "right"), (len(set(problems[~right])), "wrong"))
+    fewest, which = rarer_class(right, problems.tolist())
     if fewest < ENOUGH:
         notes.append(
             f"only {fewest} problems have a {which} answer: with fewer than {ENOUGH} right and {ENOUGH} wrong ones "
