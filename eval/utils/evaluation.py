@@ -18,7 +18,7 @@ from .metrics import Array, auroc, rank, ranking_metrics, stratified_auroc
 
 Columns = dict[str, float]
 COUNTS = ("total_samples", "correct_samples")  # columns of whole numbers
-_ROWS_AT_ONCE = 128  # weightings; the arrays of all of them do not fit the processor's cache and take twice as long
+_ROWS_AT_ONCE = 64  # weightings; the arrays of all of them do not fit the processor's cache and take twice as long
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def rank(score: Array, right: NDArray[np.bool_], weights: NDArray[np.integer[Any
         return Ranking(empty, empty, empty, empty, empty)
     order = np.argsort(-score, kind="stable")
     starts = np.flatnonzero(np.concatenate([[True], np.diff(score[order]) != 0]))
-    total, hits = group_weights(right[order], weights[:, order], starts)
+    total, hits = group_weights(right[order], np.take(weights, order, axis=1), starts)
     return Ranking(hits, total, hits.cumsum(axis=1), total.cumsum(axis=1), hits / np.maximum(total, 1))
 
 
@@ -83,7 +83,7 @@ def stratified_auroc(
     order = np.lexsort((-score, strata))
     new_stratum = np.diff(strata[order], prepend=strata[order][0] - 1) != 0
     starts = np.flatnonzero(new_stratum | (np.diff(score[order], prepend=np.inf) != 0))
-    total, hits = group_weights(right[order], weights[:, order], starts)
+    total, hits = group_weights(right[order], np.take(weights, order, axis=1), starts)
     wrong = total - hits
     wrong_until = wrong.cumsum(axis=1)  # over all strata: what lies before a stratum is taken off again
     first = np.flatnonzero(new_stratum[starts])  # group of each stratum

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
 
@@ -15,7 +14,6 @@ from eval.utils.bootstrap import bootstrap_weights, interval
 from eval.utils.length import length_residual, length_strata, problem_folds
 from eval.utils.metrics import (
     TOP_PERCENTS,
-    Array,
     accuracy_at,
     auprc,
     aurc,
@@ -26,23 +24,7 @@ from eval.utils.metrics import (
     rejection_area,
     stratified_auroc,
 )
-
-Data = tuple[Array, NDArray[np.bool_]]  # scores and labels
-
-
-def ones(size: int) -> NDArray[np.int32]:
-    return np.ones((1, size), dtype=np.int32)
-
-
-def responses(min_size: int = 2, max_size: int = 30) -> st.SearchStrategy[Data]:
-    """Scores on a coarse grid, so that ties are common, with labels."""
-    pairs = st.tuples(st.integers(-4, 4).map(lambda v: v / 4), st.booleans())
-    return st.lists(pairs, min_size=min_size, max_size=max_size).map(
-        lambda rows: (np.array([r[0] for r in rows]), np.array([r[1] for r in rows]))
-    )
-
-
-both_labels = responses().filter(lambda data: 0 < data[1].sum() < len(data[1]))
+from tests.helpers.rankings import Data, accuracies_over_all_orders, both_labels, ones, perfect_accuracies, responses
 
 
 @given(both_labels)
@@ -64,20 +46,9 @@ def test_a_weighting_equals_repeating_the_responses(data: Data, random: Random) 
     direct = ranking_metrics(rank(repeated_score, repeated_right, ones(len(repeated_score))))
     weighted = ranking_metrics(rank(score, right, weights))
     for name, value in direct.items():
-        assert weighted[name][0] == pytest.approx(value[0], abs=1e-12), name
+        assert weighted[name][0] == pytest.approx(value[0], abs=1e-12, nan_ok=True), name
     precision, recall, _ = precision_recall_curve(repeated_right, repeated_score)
     assert weighted["auprc"][0] == pytest.approx(auc(recall, precision), abs=1e-12)
-
-
-def accuracies_over_all_orders(score: Array, right: NDArray[np.bool_]) -> Array:
-    """Accuracy of the k most confident for k = 1..n, averaged over every order of tied responses."""
-    order = np.argsort(-score, kind="stable")
-    groups = [list(group) for _, group in itertools.groupby(order, key=lambda index: score[index])]
-    rows = []
-    for orders in itertools.product(*(itertools.permutations(group) for group in groups)):
-        labels = right[[index for group in orders for index in group]]
-        rows.append(np.cumsum(labels) / np.arange(1, len(labels) + 1))
-    return np.mean(rows, axis=0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -97,8 +68,7 @@ def test_prr_is_one_for_the_perfect_ranking_zero_without_ranking_and_as_defined(
     score, right = data
     weights = ones(len(score))
     perfect = rejection_area(rank(right.astype(float), right, weights))
-    oracle_order = np.sort(right)[::-1]
-    oracle = np.mean(1 - np.cumsum(oracle_order) / np.arange(1, len(right) + 1))
+    oracle = np.mean(1 - perfect_accuracies(right))
     error = 1 - right.mean()
     area = rejection_area(rank(score, right, weights))
     assert aurc(perfect)[0] == pytest.approx(oracle, abs=1e-12)  # tied right answers come first in both
@@ -124,16 +94,19 @@ def test_no_response_gives_nan_everywhere() -> None:
     assert all(np.isnan(value[0]) for value in metrics.values())
 
 
+@settings(deadline=None)
 @given(both_labels, st.randoms(use_true_random=False))
 def test_stratified_auroc_counts_the_pairs_within_strata(data: Data, random: Random) -> None:
     score, right = data
     strata = np.array([random.randint(0, 2) for _ in score])
+    weights = np.array([[random.randint(0, 3) for _ in score]])
     concordant, pairs = 0.0, 0
     for i, j in itertools.product(np.flatnonzero(right), np.flatnonzero(~right)):
         if strata[i] == strata[j]:
-            pairs += 1
-            concordant += (score[i] > score[j]) + 0.5 * (score[i] == score[j])
-    value = stratified_auroc(score, right, strata, ones(len(score)))[0]
+            count = weights[0, i] * weights[0, j]
+            pairs += count
+            concordant += count * ((score[i] > score[j]) + 0.5 * (score[i] == score[j]))
+    value = stratified_auroc(score, right, strata, weights)[0]
     assert np.isnan(value) if pairs == 0 else value == pytest.approx(concordant / pairs)
 
 
