@@ -39,7 +39,8 @@ DEFINITIONS = (
     (
         "augrc",
         "in the CSV files: AUGRC (Traub et al., 2024), the mean over all k of the wrong ones among the k most "
-        "confident, as a share of all answers; lower is better. Of equally many right answers it goes with AUROC.",
+        "confident, as a share of all answers; lower is better. "
+        "It puts scores of the same answers in the order of AUROC.",
     ),
     (
         ", ".join(f"top{percent}" for percent in TOP_PERCENTS if percent != 50),
@@ -78,17 +79,8 @@ DEFINITIONS = (
     ),
     ("[low, high]", f"{LEVEL}% percentile interval of the mean over seeds, from a bootstrap over problems."),
 )
-_METRICS = (
-    "auc",
-    "auprc",
-    "top50",
-    "prr",
-    "aurc",
-    "auc_strata",
-    "auc_residual",
-    "auc_level",
-    "auc_gain",
-)  # of the HTML table
+# Of the HTML table; the terminal has no room for all of them.
+_METRICS = ("auc", "auprc", "top50", "prr", "aurc", "auc_strata", "auc_residual", "auc_level", "auc_gain")
 # Head of a column in a terminal -> its metric, and which field of the Cell.
 _TEXT_COLUMNS = {
     "AUROC": ("auc", "spread"),
