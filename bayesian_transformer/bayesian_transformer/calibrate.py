@@ -1,6 +1,6 @@
 """How likely is an answer right? Learned from graded results, and applied to new ones: `tokur calibrate`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from .calibration import (
     MANY,
     Calibrator,
     CrossFit,
+    auroc_within,
     cross_fit,
     declared_scores,
     fit,
@@ -22,13 +23,14 @@ from .calibration import (
 )
 from .calibration.calibrator import METHODS, SOURCE
 from .command_line import one_line_errors, say
-from .files import atomic_path, dumps
-from .graded import read_graded, record_scores, stored_settings
+from .files import atomic_path, dumps, write_json
+from .graded import GradedFolder, read_graded, read_graded_samples, record_scores, stored_settings
 from .grading import Grader, Verdict
-from .problems import question_id
-from .results import greedy_records
-from .scores import SCORE_BY_NAME
+from .results import PARTS, RESPONSES, greedy_records
+from .sampled import read_outputs, sampled_score
+from .scores import SCORE_BY_NAME, SCORES
 
+Demand = Callable[[Mapping[str, Any]], None]
 _OF_RECORD = ("model", "num_samples", "bayes_sigma")
 
 
@@ -44,20 +46,20 @@ class Graded:
 
 
 def made_with(settings: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """What of SOURCE is known: the settings of a folder, and what the record itself says, also without them."""
+    """What of SOURCE is known: the settings of a run, and what the record itself says, also without them."""
     stored = {key: settings[key] for key in SOURCE if key in settings}
-    return {**stored, **{key: record.get(key) for key in _OF_RECORD}}
+    return {**stored, **{key: record[key] for key in _OF_RECORD if key in record}}
 
 
 def graded_results(folders: Sequence[Path], grader: Grader) -> Graded:
-    """Read, grade and score folders of greedy results, such as several seeds of one model.
+    """Read, grade and score folders of greedy results or of sampled responses, such as several seeds of one model.
 
     ValueError, in one line, if two of them were made in different ways.
     """
     parts = []
     source: dict[str, Any] = {}
     for folder in folders:
-        part = read_graded(folder, grader)
+        part = _read(folder, grader)
         found = made_with(part.settings, part.records[0])
         for key in source.keys() & found.keys():
             if source[key] != found[key]:
@@ -71,10 +73,16 @@ def graded_results(folders: Sequence[Path], grader: Grader) -> Graded:
     return Graded(
         table={name: np.concatenate([part.scores[name] for part in parts]) for name in SCORE_BY_NAME},
         right=np.array([verdict is Verdict.RIGHT for verdict in verdicts]),
-        problems=[question_id(record) for part in parts for record in part.records],
+        problems=[problem for part in parts for problem in part.problems],
         undecided=verdicts.count(Verdict.UNDECIDED),
         source=source,
     )
+
+
+def _read(folder: Path, grader: Grader) -> GradedFolder:
+    """Greedy results have the settings of their run beside them, which is a *.json as well; so they come first."""
+    is_sampled = not any(folder.glob(PARTS)) and any(folder.glob(RESPONSES))
+    return read_graded_samples(folder, grader) if is_sampled else read_graded(folder, grader)
 
 
 def calibrated(
@@ -102,16 +110,26 @@ def report_on(calibrator: Calibrator, crossed: CrossFit, graded: Graded) -> list
         f"{counts['wrong']} wrong{undecided}",
         f"On problems not seen (cross-fitted): AUROC {100 * crossed.auroc:.1f}, "
         f"Brier score {crossed.brier:.4f}, of the base rate {crossed.base_brier:.4f} (smaller is better)",
+        *_choice_among_answers(crossed, graded),
         *(f"note: {note}" for note in calibrator.notes),
         f"threshold: {calibrator.acceptance}",
     ]
 
 
-def with_p_correct(calibrator: Calibrator, record: Mapping[str, Any]) -> dict[str, Any]:
+def _choice_among_answers(crossed: CrossFit, graded: Graded) -> list[str]:
+    """How well P(correct) picks from several answers to one problem; empty if no problem has right and wrong ones."""
+    both = (crossed.p_correct, graded.table["ll_mean"])
+    within, alone = (100 * auroc_within(values, graded.right, graded.problems) for values in both)
+    if np.isnan(within):
+        return []
+    return [f"Among answers to one problem: AUROC {within:.1f}, of the mean log-likelihood alone {alone:.1f}"]
+
+
+def with_p_correct(calibrator: Calibrator, record: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
     """The record with `p_correct`, null with `p_correct_reason` where a score has no value, and `accepted` if the
     calibrator has been asked for a threshold; false where that was not reachable.
     """
-    table = {name: np.array([value]) for name, value in record_scores(record).items()}
+    table = {name: np.array([value]) for name, value in scores.items()}
     (p,), (reason,) = calibrator.predict(table), calibrator.reasons(table)
     added: dict[str, Any] = {"p_correct": None, "p_correct_reason": reason} if reason else {"p_correct": float(p)}
     if calibrator.acceptance is not None:
@@ -122,19 +140,37 @@ def with_p_correct(calibrator: Calibrator, record: Mapping[str, Any]) -> dict[st
 
 def apply_to(path: Path, calibrator: Calibrator, output: Path, anyway: bool) -> str:
     """Write a copy of a results file with P(correct); what was done, in a line. ValueError if it does not fit."""
+
+    def demand(settings: Mapping[str, Any]) -> None:
+        problem = calibrator.check(**settings)
+        if problem and not anyway:
+            raise ValueError(f"{path}: {problem}, or add --anyway")
+
+    rows = _sampled_rows if path.suffix == ".json" else _greedy_rows
+    answers, accepted = rows(path, calibrator, output, demand)
+    return f"{output}: {answers} answers with p_correct" + (f", {accepted} accepted" if calibrator.acceptance else "")
+
+
+def _greedy_rows(path: Path, calibrator: Calibrator, output: Path, demand: Demand) -> tuple[int, int]:
     answers = accepted = 0
     settings = stored_settings(path.parent)
     with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8") as file:
         for record in greedy_records(path):
-            problem = calibrator.check(**made_with(settings, record))
-            if problem and not anyway:
-                raise ValueError(f"{path}: {problem}, or add --anyway")
-            row = with_p_correct(calibrator, record)
+            demand(made_with(settings, record))
+            row = with_p_correct(calibrator, record, record_scores(record))
             file.write(dumps(row) + "\n")
             answers, accepted = answers + 1, accepted + row.get("accepted", 0)
         if not answers:
             raise ValueError(f"{path}: holds no finished response")
-    return f"{output}: {answers} answers with p_correct" + (f", {accepted} accepted" if calibrator.acceptance else "")
+    return answers, accepted
+
+
+def _sampled_rows(path: Path, calibrator: Calibrator, output: Path, demand: Demand) -> tuple[int, int]:
+    document, outputs = read_outputs(path)
+    demand(made_with(document, {}))
+    rows = [with_p_correct(calibrator, row, {s.name: sampled_score(row, s) for s in SCORES}) for row in outputs]
+    write_json(output, document | {"outputs": rows})
+    return len(rows), sum(row.get("accepted", 0) for row in rows)
 
 
 @click.command()
@@ -162,7 +198,8 @@ def main(
 ) -> None:
     """How likely is an answer right, and from where on may it be trusted?
 
-    Learn it from folders with the greedy results of the run scripts (several seeds of one model and data set):
+    Learn it from folders with results of the run scripts (several seeds of one model and data set). They hold greedy
+    answers, or several sampled ones per problem:
 
     \b
         tokur calibrate results/MODEL_results_vllm_pg/DATASET/seed96/greedy_unc --output calibrator.json

@@ -1,4 +1,4 @@
-"""Stored greedy results of a folder, scored and graded: what detection and calibration both start from."""
+"""Stored results of a folder, scored and graded: what detection and calibration start from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ import numpy as np
 from .aggregations import DEFAULT_WINDOW, NO_PARTS, Array, Parts
 from .grading import Grader, Verdict
 from .problems import question_id
-from .results import SETTINGS_FILE, read_greedy, read_settings
+from .results import RESPONSES, SETTINGS_FILE, check_same, read_greedy, read_settings
+from .sampled import read_sampled
 from .scores import SCORES, record_arrays, response_scores
 from .spans import parts_of
 
@@ -19,10 +20,11 @@ from .spans import parts_of
 class GradedFolder:
     """The responses of a folder, in the order of their question ids; arrays are [n]."""
 
-    records: list[dict[str, Any]]
+    problems: list[str]  # question id of each response
+    records: list[dict[str, Any]]  # of each response, as stored
     verdicts: list[Verdict]
     scores: dict[str, Array]  # every one of scores.py; larger means more confident, NaN where there is no value
-    settings: dict[str, Any]  # what the run has stored beside them; empty if it has not
+    settings: dict[str, Any]  # what the run has stored with them; empty if it has not
 
 
 def read_graded(folder: Path, grader: Grader, window: int = DEFAULT_WINDOW) -> GradedFolder:
@@ -43,10 +45,31 @@ def read_graded(folder: Path, grader: Grader, window: int = DEFAULT_WINDOW) -> G
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
     return GradedFolder(
+        problems=[question_id(record) for record in records],
         records=records,
         verdicts=grader.grade([(record["text"], record["answer"]) for record in records]),
         scores={score.name: np.array([row[score.name] for row in rows]) for score in SCORES},
         settings=stored_settings(folder),
+    )
+
+
+def read_graded_samples(folder: Path, grader: Grader) -> GradedFolder:
+    """The same for sampled responses, several per problem, with the scores that are stored with them.
+
+    ValueError also if two files were made with other settings.
+    """
+    files = [read_sampled(path, {}) for path in sorted(folder.glob(RESPONSES))]
+    if not files:
+        raise FileNotFoundError(f"{folder}: no {RESPONSES} here; run greedy_responses_unc.py first")
+    for each in files:
+        check_same(str(each.path), each.made_with, files[0].made_with)
+    values = np.concatenate([each.values(SCORES) for each in files], axis=1)
+    return GradedFolder(
+        problems=[each.question_id for each in files for _ in each.outputs],
+        records=[output for each in files for output in each.outputs],
+        verdicts=grader.grade([(text, each.answer) for each in files for text in each.texts]),
+        scores={score.name: row for score, row in zip(SCORES, values, strict=True)},
+        settings=files[0].made_with,
     )
 
 

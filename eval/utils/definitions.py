@@ -24,7 +24,8 @@ DEFINITIONS = (
     (
         "augrc",
         "in the CSV files: AUGRC (Traub et al., 2024), the mean over all k of the wrong ones among the k most "
-        "confident, as a share of all answers; lower is better. Of equally many right answers it goes with AUROC.",
+        "confident, as a share of all answers; lower is better. "
+        "It puts scores of the same answers in the order of AUROC.",
     ),
     (
         ", ".join(f"top{percent}" for percent in TOP_PERCENTS if percent != 50),

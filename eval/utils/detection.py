@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from bayesian_transformer.graded import read_graded
 from bayesian_transformer.grading import Grader, Verdict
-from bayesian_transformer.problems import question_id
 from bayesian_transformer.results import SETTINGS, SETTINGS_FILE
 
 from .levels import level_name
@@ -55,7 +54,7 @@ def load_run(seed: int, folder: Path, grader: Grader, window: int) -> SeedRun:
     rows = graded.records
     return SeedRun(
         seed=seed,
-        ids=[question_id(row) for row in rows],
+        ids=graded.problems,
         verdicts=graded.verdicts,
         tokens=np.array([len(row["token_ids"]) for row in rows], dtype=np.int64),
         truncated=np.array([row.get("finish_reason") == "length" for row in rows], dtype=bool),

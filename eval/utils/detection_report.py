@@ -24,17 +24,8 @@ from .evaluation import COUNTS, Evaluation, Summary
 from .notes import missing_values
 from .plots import save_figure, save_plots
 
-_METRICS = (
-    "auc",
-    "auprc",
-    "top50",
-    "prr",
-    "aurc",
-    "auc_strata",
-    "auc_residual",
-    "auc_level",
-    "auc_gain",
-)  # of the HTML table
+# Of the HTML table; the terminal has no room for all of them.
+_METRICS = ("auc", "auprc", "top50", "prr", "aurc", "auc_strata", "auc_residual", "auc_level", "auc_gain")
 # Head of a column in a terminal -> its metric, and which field of the Cell.
 _TEXT_COLUMNS = {
     "AUROC": ("auc", "spread"),

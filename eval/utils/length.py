@@ -22,9 +22,9 @@ def length_strata(tokens: NDArray[np.int64], count: int = DEFAULT_STRATA) -> NDA
     return np.searchsorted(np.unique(edges), tokens, side="left").astype(np.int64)
 
 
-def problem_folds(problems: int, folds: int = FOLDS) -> NDArray[np.int64]:
+def problem_folds(problems: int) -> NDArray[np.int64]:
     """Fold of each problem, [problems]: equal shares, drawn so that an order in the data set does not matter."""
-    return (np.random.default_rng(_SEED).permutation(problems) % folds).astype(np.int64)
+    return (np.random.default_rng(_SEED).permutation(problems) % FOLDS).astype(np.int64)
 
 
 def length_residual(score: Array, tokens: NDArray[np.int64], folds: NDArray[np.int64]) -> Array:

@@ -20,4 +20,5 @@ def level_codes(levels: Sequence[str | None]) -> NDArray[np.int64]:
     names = sorted({level for level in levels if level is not None})
     if len(names) < 2:
         return np.full(len(levels), NO_LEVEL, dtype=np.int64)
-    return np.array([NO_LEVEL if level is None else names.index(level) for level in levels], dtype=np.int64)
+    codes: dict[str | None, int] = {name: code for code, name in enumerate(names)} | {None: NO_LEVEL}
+    return np.array([codes[level] for level in levels], dtype=np.int64)

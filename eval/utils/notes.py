@@ -124,11 +124,11 @@ def _run_notes(run: SeedRun, window: int) -> list[str]:
 def _level_notes(run: SeedRun) -> list[str]:
     """Why AUROC within level is NaN, or leaves responses out."""
     lacking = [name for name, level in zip(run.ids, run.levels, strict=True) if level is None]
-    found = distinct(level for level in run.levels if level is not None)
+    found = {level for level in run.levels if level is not None}
     if not found:
         return ["no response has a level of its data set: AUROC within level is NaN"]
     if len(found) == 1:
-        return [f"all responses that have a level have the same one, {found[0]}: AUROC within level is NaN"]
+        return [f"all responses that have a level have the same one, {found.pop()}: AUROC within level is NaN"]
     if lacking:
         return [f"{len(lacking)} of {len(run.ids)} have no level; within level leaves them out: {name_some(lacking)}"]
     return []

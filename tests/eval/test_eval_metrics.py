@@ -27,6 +27,7 @@ from eval.utils.metrics import (
 from tests.helpers.rankings import Data, accuracies_over_all_orders, both_labels, ones, perfect_accuracies, responses
 
 
+@settings(deadline=None)
 @given(both_labels)
 def test_auroc_and_auprc_equal_sklearn(data: Data) -> None:
     score, right = data
@@ -63,6 +64,7 @@ def test_top_accuracy_and_aurc_are_expectations_over_orders_of_ties(data: Data) 
     assert aurc(rejection_area(ranking))[0] == pytest.approx(np.mean(1 - expected), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(both_labels)
 def test_prr_is_one_for_the_perfect_ranking_zero_without_ranking_and_as_defined(data: Data) -> None:
     score, right = data

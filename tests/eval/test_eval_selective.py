@@ -38,6 +38,7 @@ def test_areas_are_expectations_over_orders_of_ties(data: Data) -> None:
         assert metrics["prr50"] == pytest.approx(expected, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(both_labels)
 def test_augrc_is_the_area_under_the_generalised_risk_and_a_line_in_auroc(data: Data) -> None:
     """Traub et al.: the integral over the coverage, a straight line through tied answers."""
@@ -52,6 +53,7 @@ def test_augrc_is_the_area_under_the_generalised_risk_and_a_line_in_auroc(data: 
     assert value == pytest.approx(line + error / (2 * size), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(responses(1, 30), st.integers(0, 100))
 def test_coverage_at_a_risk_is_the_best_of_all_thresholds(data: Data, percent: int) -> None:
     score, right = data
@@ -70,6 +72,7 @@ def test_coverage_at_a_risk_keeps_tied_answers_together_and_looks_beyond_the_fir
     assert coverage_at(rank(score, right, ones(20)), 10)[0] == 1.0
 
 
+@settings(deadline=None)
 @given(responses(1, 20), st.data())
 def test_rows_of_weights_do_not_see_each_other(data: Data, drawn: st.DataObject) -> None:
     """Also where they weigh different totals, or nothing."""

@@ -57,6 +57,23 @@ class CrossFit:
         return float(np.mean((p[seen] - self.right[seen]) ** 2))
 
 
+def auroc_within(values: Array, right: NDArray[np.bool_], groups: Groups) -> float:
+    """AUROC over pairs of a right and a wrong response of one group: does a score choose among answers to a problem?
+
+    A tie counts half; values [n] that are NaN are left out. NaN if no group has both.
+    """
+    concordant, pairs = 0.0, 0
+    known = np.isfinite(values)
+    rows: dict[Hashable, list[int]] = {}
+    for row in np.flatnonzero(known).tolist():
+        rows.setdefault(groups[row], []).append(row)
+    for own in rows.values():
+        good, bad = values[own][right[own]][:, None], values[own][~right[own]]
+        concordant += float((good > bad).sum() + 0.5 * (good == bad).sum())
+        pairs += good.size * bad.size
+    return concordant / pairs if pairs else float("nan")
+
+
 def fit(
     table: Table,
     right: ArrayLike,
