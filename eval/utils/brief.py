@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from .bootstrap import LEVEL
+from .decision import decision_lines
 from .detection_report import Report, table_rows
 
 WIDTH = 100
@@ -11,6 +12,7 @@ NOTES, NOTE_LINES = 5, 2  # at most so many notes of so many lines each
 # The baseline that a sum must beat, the published scores of the method, EU without the response's length in it, and
 # two baselines that need no weight samples: the published one, and the one that is the hardest to beat.
 ROWS = ("length", "tu_sum", "eu_sum", "eu_mean", "ll_mean", "confidence_mean")
+_WIDE = 10  # points of AUROC; an interval so wide does not tell two good scores apart
 _HEAD = ("score", "AUROC", "interval", "AUPRC", "ACC*", "equal length", "gain over length")
 
 
@@ -20,7 +22,19 @@ def brief_text(report: Report) -> str:
     right = dict.fromkeys(f"{int(run.right.sum())} of {len(run.ids)}" for run in runs)  # once if all seeds agree
     about = f"right answers: {', '.join(right)}; metrics in percent, larger is better; intervals at {LEVEL}%"
     title = f"{report.title}, seed {', '.join(str(run.seed) for run in runs)}"
-    return "\n".join([title, *textwrap.wrap(about, WIDTH), "", *_table(report), "", *_notes(report.notes)])
+    head = [title, *textwrap.wrap(about, WIDTH)]
+    return "\n".join([*head, "", *_table(report), "", *_decision(report), *_notes(report.notes)])
+
+
+def _decision(report: Report) -> list[str]:
+    """How good P(correct) is, and how little so few problems show."""
+    lines = textwrap.wrap(decision_lines(report.comparison)[0], WIDTH)
+    problems = max(len(run.ids) for run in report.evaluation.runs)
+    ranks = report.evaluation.summary["auc_ll_mean"]
+    width = 100 * (ranks.high - ranks.low)
+    return (
+        lines if width < _WIDE else [*lines, f"{problems} problems show little: intervals are {width:.0f} points wide"]
+    )
 
 
 def _table(report: Report) -> list[str]:

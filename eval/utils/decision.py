@@ -69,7 +69,7 @@ def decision_lines(comparison: Comparison | str) -> list[str]:
     ece = comparison.columns[f"ece_{P_CORRECT}"].mean
     return [
         f"P(correct), cross-fitted from {len(comparison.features)} scores: AUROC {' '.join(number('auc', ranks))}, "
-        f"calibration error {ece:.3f} ({comparison.ece_by_chance:.3f} if it were perfect)",
+        f"calibration error {ece:.3f} ({comparison.ece_by_chance:.3f} by chance)",
         f"Noise adds {' '.join(number('auc', gain, True))} points of AUROC to {comparison.pairs[-1].label}: "
         f"{_verdict(gain)}",
         f"Accept? {comparison.acceptance}",

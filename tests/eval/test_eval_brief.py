@@ -21,14 +21,20 @@ def test_six_rows_with_the_numbers_of_the_report(seeds: tuple[int, ...], tmp_pat
     assert (result.exit_code, "note:" in result.stderr) == (0, False)
     lines = result.stdout.splitlines()
     assert max(map(len, lines[:-1])) <= WIDTH
-    assert len(lines) <= 25
+    assert len(lines) <= 27
     assert lines[-1] == f"Report: {report_folder(tmp_path) / 'report.html'}"
     start = next(number for number, line in enumerate(lines) if set(line) == {"-"}) + 1
     assert [line.partition("  ")[0] for line in lines[start : lines.index("", start)]] == [
         SCORE_BY_NAME[name].label for name in ROWS
     ]
 
+    decision = lines[lines.index("", start) + 1 :]
+    assert decision[0].startswith("P(correct)")
+
     summary = {row["metric"]: row for row in table(report_folder(tmp_path) / "summary_statistics.csv")}
+    width = 100 * (float(summary["auc_ll_mean"]["high"]) - float(summary["auc_ll_mean"]["low"]))
+    little = f"120 problems show little: intervals are {width:.0f} points wide"
+    assert (little in decision) == (width >= 10)
     for name, line in zip(ROWS, lines[start:], strict=False):
         for metric in ("auc", "auprc", "top50", "auc_strata"):
             assert f"{100 * float(summary[f'{metric}_{name}']['mean']):.2f}" in line.split(), name

@@ -21,7 +21,8 @@ from tests.helpers.eval_results import DATASET, MODEL, write_greedy
 SCRIPT = Path(__file__).resolve().parents[2] / "eval" / "eval_detect_multi_seed.py"
 FILES = {
     "metadata.json", "detailed_results.csv", "summary_statistics.csv", "response_scores.csv", "evaluation_report.txt",
-    "report.html", "auroc.png", "roc.png", "risk_coverage.png", "score_length.png",
+    "report.html", "p_correct_statistics.csv", "decision.png", "auroc.png", "roc.png", "risk_coverage.png",
+    "score_length.png",
 }  # fmt: skip
 
 Evaluated = tuple[dict[int, Path], Path, Result]  # files by seed, report folder, output
@@ -112,7 +113,7 @@ def test_the_page_is_self_contained(evaluated: Evaluated) -> None:
     _, folder, _ = evaluated
     page = Page()
     page.feed((folder / "report.html").read_text())
-    assert len(page.links) == 4
+    assert len(page.links) == 5
     assert all(link is not None and link.startswith("data:image/png;base64,") for link in page.links)
     assert not {"script", "link"} & set(page.tags)
 

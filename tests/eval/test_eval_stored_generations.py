@@ -17,6 +17,7 @@ from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
 
 from bayesian_transformer.scores import SCORES
 from eval import eval_detect_multi_seed, eval_scaling_test_multi_gpu
+from tests.helpers.plain_metrics import coverage_at_risk
 from tests.helpers.stored_generations import DATASET, MODEL, ROOT, answer, greedy_records, scaling_records
 
 SEEDS = (89, 96)
@@ -101,12 +102,6 @@ def cross_fitted_residual(score: Numbers, tokens: list[int], seed: int) -> Array
         slope, offset = np.polyfit(lengths[parts != part], values[parts != part], 1)
         residual[parts == part] = (values - slope * lengths - offset)[parts == part]
     return np.round(residual, 9)
-
-
-def coverage_at_risk(score: Numbers, right: list[bool], risk: float) -> float:
-    """The largest share of the answers above a threshold that is wrong with at most `risk`."""
-    kept = [[label for value, label in zip(score, right, strict=True) if value >= threshold] for threshold in score]
-    return max((len(labels) / len(right) for labels in kept if 1 - fmean(labels) <= risk + 1e-12), default=0.0)
 
 
 def expected_columns(score: Numbers, right: list[bool], tokens: list[int], seed: int) -> dict[str, float]:
