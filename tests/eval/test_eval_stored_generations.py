@@ -17,7 +17,7 @@ from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
 
 from bayesian_transformer.scores import SCORES
 from eval import eval_detect_multi_seed, eval_scaling_test_multi_gpu
-from tests.helpers.plain_metrics import coverage_at_risk
+from tests.helpers.plain_metrics import coverage_at_risk, within_levels
 from tests.helpers.stored_generations import DATASET, MODEL, ROOT, answer, greedy_records, scaling_records
 
 SEEDS = (89, 96)
@@ -80,18 +80,6 @@ def within_strata(score: Numbers, right: list[bool], tokens: list[int]) -> float
     return fmean(pairs)
 
 
-def within_levels(score: Numbers, right: list[bool], seed: int) -> float:
-    """Share of concordant pairs among those of one level, one level after the other."""
-    levels = [record["level"] for record in greedy_records(seed)]
-    pairs = {}
-    for level in sorted(set(levels)):
-        rows = [index for index, other in enumerate(levels) if other == level]
-        labels = [right[index] for index in rows]
-        area = roc_auc_score(labels, [score[index] for index in rows])
-        pairs[level] = (area, sum(labels) * (len(labels) - sum(labels)))
-    return float(np.average([area for area, _ in pairs.values()], weights=[count for _, count in pairs.values()]))
-
-
 def cross_fitted_residual(score: Numbers, tokens: list[int], seed: int) -> Array:
     """What the straight line through the other four parts of the problems leaves, part by part."""
     ids = [record["unique_id"].replace("/", "_") for record in greedy_records(seed)]
@@ -123,7 +111,7 @@ def expected_columns(score: Numbers, right: list[bool], tokens: list[int], seed:
         **{f"cov_risk{p}": coverage_at_risk(score, right, p / 100) for p in (1, 5, 10)},
         "auc_strata": within_strata(score, right, tokens),
         "auc_residual": roc_auc_score(right, cross_fitted_residual(score, tokens, seed)),
-        "auc_level": within_levels(score, right, seed),
+        "auc_level": within_levels(score, right, [record["level"] for record in greedy_records(seed)]),
     }
 
 
