@@ -1,0 +1,82 @@
+"""All texts at all sigmas: measured, summed up and, where there are gold answers, graded."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from tqdm import tqdm
+
+from ..grading import Grader, Verdict
+from .choosing import Choice, next_sigma, recommend
+from .labelled import Labelled, detection
+from .summary import Row, Setting, TextSums, bootstrap_weights, summarise
+from .texts import Text
+
+
+@dataclass
+class Examination:
+    """Texts, and what was measured of them. A text that cannot be measured at some sigma is left out at all of them."""
+
+    measure: Callable[[Text, Sequence[float]], TextSums]  # ValueError if a text cannot be measured
+    fail: Callable[[Text, ValueError], None]  # is told of each text that is left out
+    sample_counts: Sequence[int]  # in order
+    tolerance: float  # largest share of flipped tokens
+    texts: list[Text]
+    sums: list[TextSums] = field(default_factory=list)  # of `texts`, in order
+    sigmas: list[float] = field(default_factory=list)  # that were measured, in order
+
+    def add(self, sigmas: Sequence[float]) -> None:
+        """Measure all texts at more sigmas. ValueError if not one of them can be."""
+        known: Sequence[TextSums | None] = self.sums or [None] * len(self.texts)
+        kept = []
+        for text, before in zip(tqdm(self.texts, unit="text"), known, strict=True):
+            try:
+                found = self.measure(text, sigmas)
+            except ValueError as error:
+                self.fail(text, error)
+                continue
+            kept.append((text, replace(found, at={**(before.at if before else {}), **found.at})))
+        if not kept:
+            raise ValueError("not one text could be measured")
+        self.texts, self.sums = [text for text, _ in kept], [sums for _, sums in kept]
+        self.sigmas = sorted({*self.sigmas, *sigmas})
+
+    def bisect(self, steps: int) -> None:
+        """Try sigmas between the last that keeps to the tolerance and the first that does not, `steps` times each."""
+        for _ in range(steps):
+            wanted = {next_sigma(rows, self.tolerance) for rows in self.rows()} - {None, *self.sigmas}
+            if not wanted:
+                return
+            self.add(sorted(sigma for sigma in wanted if sigma is not None))
+
+    def rows(self) -> list[list[Row]]:
+        """The table: for each number of weight samples its rows, by sigma."""
+        weights = bootstrap_weights([text.problem for text in self.texts])
+        return [
+            [summarise(self.sums, Setting(sigma, count), weights) for sigma in self.sigmas]
+            for count in self.sample_counts
+        ]
+
+    def choices(self) -> list[Choice]:
+        """What to recommend, for each number of weight samples."""
+        return [recommend(rows, self.tolerance) for rows in self.rows()]
+
+    def detection(self, workers: int) -> Labelled | None:
+        """Detection on the texts with a gold answer, graded by `workers` processes; None if there is no such text.
+
+        ValueError if the extra [grading] is missing.
+        """
+        labelled = [place for place, text in enumerate(self.texts) if text.answer is not None]
+        if not labelled:
+            return None
+        with Grader(workers=workers) as grader:
+            verdicts = grader.grade(
+                [(self.texts[place].response, self.texts[place].answer or "") for place in labelled]
+            )
+        return detection(
+            [self.sums[place] for place in labelled],
+            np.array([verdict is Verdict.RIGHT for verdict in verdicts]),
+            [self.texts[place].problem for place in labelled],
+            [Setting(sigma, count) for sigma in self.sigmas for count in self.sample_counts],
+            verdicts.count(Verdict.UNDECIDED),
+        )

@@ -1,0 +1,106 @@
+"""What `tokur sigma` prints and stores."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from .choosing import Choice
+from .examination import Examination
+from .labelled import BASELINE, Auroc, Labelled
+from .summary import LEAST_FOR_HALVES, LEVEL, Row
+
+SCHEMA_VERSION = 1
+SMALL_NLL = 0.01  # nats per token; below it a relative change is about hardly anything
+_HEADER = f"{'S':>3} {'sigma':>7}  {'flipped tokens [' + str(LEVEL) + ' %]':<27}{'NLL change per token':<24}"
+_HEADER += f"{'EU mean':>9}{'EU/TU':>9}{'EU error':>10}{'halves r':>10}"
+
+
+def lines(examination: Examination, rows: Sequence[Sequence[Row]], choices: Sequence[Choice]) -> Iterator[str]:
+    """The table, what is recommended, and what must be known of both."""
+    tokens, problems = sum(sums.tokens for sums in examination.sums), {text.problem for text in examination.texts}
+    clean = sum(sums.clean_nll for sums in examination.sums) / tokens
+    yield (
+        f"{len(examination.texts)} responses to {len(problems)} problems, {tokens} tokens; "
+        f"noise-free NLL {clean:.4f} nats per token"
+    )
+    yield _HEADER.rstrip()
+    for of_count in rows:
+        yield from map(_row, of_count)
+    for choice in choices:
+        yield f"{choice.num_samples} weight samples: {choice.text}"
+    yield from (f"note: {note}" for note in notes(clean, rows))
+
+
+def notes(clean: float, rows: Sequence[Sequence[Row]]) -> list[str]:
+    """What a reader of the table must know. `clean` is the noise-free NLL per token."""
+    found = ["no theory ties the share of flipped tokens to how well EU tells right from wrong answers"]
+    if clean < SMALL_NLL:
+        found.append(
+            f"the noise-free NLL is only {clean:.4f} nats per token, so relative changes of it are large by themselves"
+        )
+    if few := [of_count[0].num_samples for of_count in rows if of_count[0].num_samples < LEAST_FOR_HALVES]:
+        found.append(
+            f"S = {', '.join(map(str, few))}: the error of EU needs at least {LEAST_FOR_HALVES} weight samples"
+        )
+    return found
+
+
+def _row(row: Row) -> str:
+    interval = f"[{100 * row.flip_rate_low:.2f}, {100 * row.flip_rate_high:.2f}]"
+    flipped = f"{100 * row.flip_rate:6.2f} % {interval}"
+    change = f"{row.nll_change:+.4f} ({_percent(row.nll_change_relative, sign=True)})"
+    correlation = "-" if row.eu_correlation is None else f"{row.eu_correlation:.2f}"
+    return (
+        f"{row.num_samples:>3} {row.sigma:>7g}  {flipped:<27}{change:<24}{row.eu_mean:>9.2g}{_percent(row.eu_share):>9}"
+        f"{_percent(row.eu_error, digits=0):>10}{correlation:>10}"
+    )
+
+
+def _percent(share: float | None, digits: int = 2, sign: bool = False) -> str:
+    return "-" if share is None else f"{100 * share:{'+' if sign else ''}.{digits}f} %"
+
+
+def labelled_lines(labelled: Labelled) -> Iterator[str]:
+    """The detection figures."""
+    undecided = f" ({labelled.undecided} undecided)" if labelled.undecided else ""
+    yield (
+        f"Detection: {labelled.right} right and {labelled.wrong} wrong responses{undecided} to {labelled.problems} "
+        f"problems; AUROC [{LEVEL} %]"
+    )
+    yield f"  {BASELINE} of the noise-free model: {_auroc(labelled.baseline)}"
+    for each in labelled.detections:
+        yield f"  {each.score}, S = {each.num_samples}:"
+        for sigma, value in each.by_sigma.items():
+            yield f"    sigma {sigma:<7g} {_auroc(value)}"
+        picked = ", ".join(f"{sigma:g} {times}x" for sigma, times in each.picked.items() if times)
+        yield f"    picked on one half of the problems, judged on the other: {_auroc(each.out_of_sample)}"
+        yield f"      (picked: {picked or 'none'})"
+    yield "  The best line above is the best of several by chance too; the picked one is not."
+    yield from (f"note: {note}" for note in labelled.notes)
+
+
+def _auroc(auroc: Auroc) -> str:
+    numbers = (auroc.value, auroc.low, auroc.high)
+    value, low, high = ("-" if number is None else f"{100 * number:.1f}" for number in numbers)
+    return f"{value} [{low}, {high}]"
+
+
+def document(
+    examination: Examination, rows: Sequence[Sequence[Row]], choices: Sequence[Choice], labelled: Labelled | None
+) -> dict[str, Any]:
+    """What is stored, without what it was made with."""
+    tokens = sum(sums.tokens for sums in examination.sums)
+    found = None if labelled is None else asdict(labelled)
+    for each in found["detections"] if found else ():
+        for key in ("by_sigma", "picked"):  # a key in JSON is a text
+            each[key] = [{"sigma": sigma, "value": value} for sigma, value in each[key].items()]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "responses": len(examination.texts),
+        "tokens": tokens,
+        "clean_nll_mean": sum(sums.clean_nll for sums in examination.sums) / tokens,
+        "flip_rate_tolerance": examination.tolerance,
+        "rows": [asdict(row) for of_count in rows for row in of_count],
+        "recommended": [asdict(choice) for choice in choices],
+        "detection": found,
+    }
