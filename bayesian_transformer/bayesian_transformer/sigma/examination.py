@@ -66,17 +66,16 @@ class Examination:
 
         ValueError if the extra [grading] is missing.
         """
-        labelled = [place for place, text in enumerate(self.texts) if text.answer is not None]
+        labelled = [pair for pair in zip(self.texts, self.sums, strict=True) if pair[0].answer is not None]
         if not labelled:
             return None
+        texts = [text for text, _ in labelled]
         with Grader(workers=workers) as grader:
-            verdicts = grader.grade(
-                [(self.texts[place].response, self.texts[place].answer or "") for place in labelled]
-            )
+            verdicts = grader.grade([(text.response, text.answer or "") for text in texts])
         return detection(
-            [self.sums[place] for place in labelled],
+            [sums for _, sums in labelled],
             np.array([verdict is Verdict.RIGHT for verdict in verdicts]),
-            [self.texts[place].problem for place in labelled],
+            [text.problem for text in texts],
             [Setting(sigma, count) for sigma in self.sigmas for count in self.sample_counts],
             verdicts.count(Verdict.UNDECIDED),
         )

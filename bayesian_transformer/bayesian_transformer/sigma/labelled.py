@@ -73,15 +73,9 @@ def detection(
         for name, scores in (("eu_mean", -eu / tokens), ("tu_sum", -tu)):
             found.append(_detection(name, of_count, scores, right, weights, halves))
     log_likelihood = np.array([-text.clean_nll for text in texts]) / tokens
-    numbers = {
-        label: len({p for p, is_right in zip(problems, right, strict=True) if is_right == label})
-        for label in (True, False)
-    }
-    notes = [
-        f"only {numbers[label]} problems have a {name} answer, with fewer than {FEW} the figures say little"
-        for label, name in ((True, "right"), (False, "wrong"))
-        if numbers[label] < FEW
-    ]
+    names = np.array(problems)
+    fewest, which = min((len(set(names[right])), "right"), (len(set(names[~right])), "wrong"))
+    few = f"only {fewest} problems have a {which} answer; below {FEW} the figures say little"
     return Labelled(
         right=int(right.sum()),
         wrong=int((~right).sum()),
@@ -89,7 +83,7 @@ def detection(
         problems=len(set(problems)),
         baseline=Auroc.of(auroc(log_likelihood, right, weights)),
         detections=tuple(found),
-        notes=tuple(notes),
+        notes=(few,) if fewest < FEW else (),
     )
 
 

@@ -61,7 +61,7 @@ def token_values(logits: Tensor, tokens: Tensor) -> Tensor:
     The columns are the noise-free -log p_0(y), then the fields of `Sums`. With p = mean_s p_s over all S samples, the
     noise-free one included, which is what `use_tfb_for_generation` samples from:
 
-        flip: 1 where p has a larger maximum than at the maximum of p_0 (at any of them, where several tokens tie), else 0
+        flip: 1 where p is larger at some token than at the most likely one under p_0 (at all of them, if tokens tie)
         NLL: -log p(y)
         EU of two halves: of the noise-free sample and the first, or the second, half of the noisy ones; an odd one is
             left out. 0 where there are fewer than two in a half.

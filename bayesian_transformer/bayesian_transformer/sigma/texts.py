@@ -1,4 +1,4 @@
-"""The prompts and responses that sigma is looked for with: lines of `tokur score`, or greedy results of the run scripts.
+"""The prompts and responses to measure: lines as for `tokur score`, or greedy results of the run scripts.
 
 A response has to be there already. It is the text that the user's own engine, chat template and limits gave, and those
 decide what is measured; a second answer made here, token by token, would be slower and another text.
