@@ -57,8 +57,8 @@ def recommend(rows: Sequence[Row], tolerance: float) -> Choice:
     text = f"sigma {row.sigma:g}, which flips {100 * row.flip_rate:.2f} % of the tokens (at most {limit})"
     if place == len(rows):
         text += "; even the largest one tried keeps to it, so a larger one may too"
-    if row.flip_rate_high > tolerance:
-        text += f"; its interval reaches {100 * row.flip_rate_high:.2f} %, so more texts could overturn it"
+    if row.flip_rate_interval is not None and row.flip_rate_interval[1] > tolerance:
+        text += f"; its interval reaches {100 * row.flip_rate_interval[1]:.2f} %, so more texts could overturn it"
     if any(later.flip_rate <= tolerance for later in rows[place:]):
         text += "; a larger sigma keeps to it again, which is chance"
     return Choice(count, row.sigma, text)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from .. import __version__
 from ..command_line import one_line_errors, say
 from ..encoding import CHUNK_ROWS
 from ..files import write_json
@@ -33,9 +34,9 @@ GRID = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
     help="Prompts with responses, as for `tokur score`, or batch_results_*.jsonl; give it several times.",
 )
 @click.option(
-    "--sigma", "sigmas", multiple=True, type=float, default=GRID, show_default=True, help="Give it several times."
+    "--sigma", "sigmas", multiple=True, type=float, default=GRID, show_default=True, help="Noise scale; several times."
 )
-@click.option("--num-samples", "counts", multiple=True, type=click.IntRange(2), help="The same; default: the model's.")
+@click.option("--num-samples", "counts", multiple=True, type=click.IntRange(2), help="Weight samples S; several times.")
 @click.option(
     "--flip-rate",
     default=0.01,
@@ -96,7 +97,10 @@ def examine(
     if failed:
         say(f"{failed} of {len(texts)} lines could not be measured and are in no figure above")
     if output:
-        write_json(output, {**document(examination, rows, choices, labelled), **made_with, "failed": failed})
+        write_json(
+            output,
+            {**document(examination, rows, choices, labelled), **made_with, "failed": failed, "version": __version__},
+        )
         say(f"{output}: written")
     return failed
 

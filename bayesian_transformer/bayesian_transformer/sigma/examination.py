@@ -25,6 +25,11 @@ class Examination:
     sums: list[TextSums] = field(default_factory=list)  # of `texts`, in order
     sigmas: list[float] = field(default_factory=list)  # that were measured, in order
 
+    @property
+    def problems(self) -> int:
+        """How many different problems the texts are of."""
+        return len({text.problem for text in self.texts})
+
     def add(self, sigmas: Sequence[float]) -> None:
         """Measure all texts at more sigmas. ValueError if not one of them can be."""
         known: Sequence[TextSums | None] = self.sums or [None] * len(self.texts)
@@ -44,10 +49,10 @@ class Examination:
     def bisect(self, steps: int) -> None:
         """Try sigmas between the last that keeps to the tolerance and the first that does not, `steps` times each."""
         for _ in range(steps):
-            wanted = {next_sigma(rows, self.tolerance) for rows in self.rows()} - {None, *self.sigmas}
+            wanted = {sigma for rows in self.rows() if (sigma := next_sigma(rows, self.tolerance)) is not None}
             if not wanted:
                 return
-            self.add(sorted(sigma for sigma in wanted if sigma is not None))
+            self.add(sorted(wanted))
 
     def rows(self) -> list[list[Row]]:
         """The table: for each number of weight samples its rows, by sigma."""

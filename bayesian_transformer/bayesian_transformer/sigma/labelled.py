@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from .summary import Array, Setting, TextSums, bootstrap_weights, percentiles
 
 HALVINGS = 10  # ways to halve the problems; each half is picked on once and judged on once
-FEW = 20  # problems with a right answer, or with a wrong one, below which a note says that there are few
+FEW = 20  # problems, and those with a right or with a wrong answer: below it a note says that there are few
+SCORES = ("eu_mean", "tu_sum")
 BASELINE = "ll_mean"  # needs no noise
 _SEED = 20260513
 _Bools = NDArray[np.bool_]
@@ -70,7 +71,7 @@ def detection(
         of_count = sorted(setting for setting in settings if setting.num_samples == count)
         eu = np.array([[text.at[setting].epistemic for text in texts] for setting in of_count])
         tu = np.array([[text.at[setting].total for text in texts] for setting in of_count])
-        for name, scores in (("eu_mean", -eu / tokens), ("tu_sum", -tu)):
+        for name, scores in zip(SCORES, (-eu / tokens, -tu), strict=True):
             found.append(_detection(name, of_count, scores, right, weights, halves))
     log_likelihood = np.array([-text.clean_nll for text in texts]) / tokens
     names = np.array(problems)

@@ -6,7 +6,7 @@ from typing import Any
 
 from .choosing import Choice
 from .examination import Examination
-from .labelled import BASELINE, Auroc, Labelled
+from .labelled import BASELINE, FEW, SCORES, Auroc, Labelled
 from .summary import LEAST_FOR_HALVES, LEVEL, Row
 
 SCHEMA_VERSION = 1
@@ -17,10 +17,10 @@ _HEADER += f"{'EU mean':>9}{'EU/TU':>9}{'EU error':>10}{'halves r':>10}"
 
 def lines(examination: Examination, rows: Sequence[Sequence[Row]], choices: Sequence[Choice]) -> Iterator[str]:
     """The table, what is recommended, and what must be known of both."""
-    tokens, problems = sum(sums.tokens for sums in examination.sums), {text.problem for text in examination.texts}
+    tokens, problems = sum(sums.tokens for sums in examination.sums), examination.problems
     clean = sum(sums.clean_nll for sums in examination.sums) / tokens
     yield (
-        f"{len(examination.texts)} responses to {len(problems)} problems, {tokens} tokens; "
+        f"{len(examination.texts)} responses to {problems} problems, {tokens} tokens; "
         f"noise-free NLL {clean:.4f} nats per token"
     )
     yield _HEADER.rstrip()
@@ -28,12 +28,14 @@ def lines(examination: Examination, rows: Sequence[Sequence[Row]], choices: Sequ
         yield from map(_row, of_count)
     for choice in choices:
         yield f"{choice.num_samples} weight samples: {choice.text}"
-    yield from (f"note: {note}" for note in notes(clean, rows))
+    yield from (f"note: {note}" for note in notes(clean, problems, rows))
 
 
-def notes(clean: float, rows: Sequence[Sequence[Row]]) -> list[str]:
+def notes(clean: float, problems: int, rows: Sequence[Sequence[Row]]) -> list[str]:
     """What a reader of the table must know. `clean` is the noise-free NLL per token."""
     found = ["no theory ties the share of flipped tokens to how well EU tells right from wrong answers"]
+    if problems < FEW:
+        found.append(f"with fewer than {FEW} problems the intervals are rough, and rather too narrow")
     if clean < SMALL_NLL:
         found.append(
             f"the noise-free NLL is only {clean:.4f} nats per token, so relative changes of it are large by themselves"
@@ -46,7 +48,9 @@ def notes(clean: float, rows: Sequence[Sequence[Row]]) -> list[str]:
 
 
 def _row(row: Row) -> str:
-    interval = f"[{100 * row.flip_rate_low:.2f}, {100 * row.flip_rate_high:.2f}]"
+    interval = "[-, -]"
+    if row.flip_rate_interval is not None:
+        interval = "[{:.2f}, {:.2f}]".format(*(100 * end for end in row.flip_rate_interval))
     flipped = f"{100 * row.flip_rate:6.2f} % {interval}"
     change = f"{row.nll_change:+.4f} ({_percent(row.nll_change_relative, sign=True)})"
     correlation = "-" if row.eu_correlation is None else f"{row.eu_correlation:.2f}"
@@ -64,19 +68,21 @@ def labelled_lines(labelled: Labelled) -> Iterator[str]:
     """The detection figures."""
     undecided = f" ({labelled.undecided} undecided)" if labelled.undecided else ""
     yield (
-        f"Detection: {labelled.right} right and {labelled.wrong} wrong responses{undecided} to {labelled.problems} "
-        f"problems; AUROC [{LEVEL} %]"
+        f"Detection: {labelled.right} right and {labelled.wrong} wrong responses{undecided}; AUROC [{LEVEL} %], "
+        f"of {BASELINE} without noise {_auroc(labelled.baseline)}"
     )
-    yield f"  {BASELINE} of the noise-free model: {_auroc(labelled.baseline)}"
-    for each in labelled.detections:
-        yield f"  {each.score}, S = {each.num_samples}:"
-        for sigma, value in each.by_sigma.items():
-            yield f"    sigma {sigma:<7g} {_auroc(value)}"
-        picked = ", ".join(f"{sigma:g} {times}x" for sigma, times in each.picked.items() if times)
-        yield f"    picked on one half of the problems, judged on the other: {_auroc(each.out_of_sample)}"
-        yield f"      (picked: {picked or 'none'})"
-    yield "  The best line above is the best of several by chance too; the picked one is not."
+    yield f"{'S':>3} {'sigma':>7}  " + "".join(f"{score:<22}" for score in SCORES).rstrip()
+    for count in dict.fromkeys(each.num_samples for each in labelled.detections):
+        of_count = [each for each in labelled.detections if each.num_samples == count]
+        for sigma in of_count[0].by_sigma:
+            yield _aurocs(count, f"{sigma:g}", [each.by_sigma[sigma] for each in of_count])
+        yield _aurocs(count, "picked", [each.out_of_sample for each in of_count])
+    yield "picked: the best sigma on one half of the problems, judged on the other; the best line is best by chance too"
     yield from (f"note: {note}" for note in labelled.notes)
+
+
+def _aurocs(count: int, sigma: str, values: Sequence[Auroc]) -> str:
+    return f"{count:>3} {sigma:>7}  " + "".join(f"{_auroc(value):<22}" for value in values).rstrip()
 
 
 def _auroc(auroc: Auroc) -> str:
@@ -92,11 +98,12 @@ def document(
     tokens = sum(sums.tokens for sums in examination.sums)
     found = None if labelled is None else asdict(labelled)
     for each in found["detections"] if found else ():
-        for key in ("by_sigma", "picked"):  # a key in JSON is a text
-            each[key] = [{"sigma": sigma, "value": value} for sigma, value in each[key].items()]
+        picked = each.pop("picked")  # a key in JSON is a text, so sigma becomes a value
+        each["by_sigma"] = [{"sigma": k, **value, "picked": picked[k]} for k, value in each["by_sigma"].items()]
     return {
         "schema_version": SCHEMA_VERSION,
         "responses": len(examination.texts),
+        "problems": examination.problems,
         "tokens": tokens,
         "clean_nll_mean": sum(sums.clean_nll for sums in examination.sums) / tokens,
         "flip_rate_tolerance": examination.tolerance,

@@ -56,8 +56,7 @@ class Row:
     num_samples: int
     flips: int
     flip_rate: float  # flips / tokens
-    flip_rate_low: float
-    flip_rate_high: float
+    flip_rate_interval: tuple[float, float] | None  # None where all texts are of one problem
     nll_change: float  # per token: (NLL of the mean of the samples - noise-free NLL) / tokens
     nll_change_relative: float | None  # the same, divided by the noise-free NLL per token; None if that is 0
     eu_mean: float  # per token
@@ -71,7 +70,6 @@ def summarise(texts: Sequence[TextSums], setting: Setting, weights: NDArray[np.i
     sums = [text.at[setting] for text in texts]
     tokens = np.array([text.tokens for text in texts], dtype=np.float64)
     flips = np.array([each.flips for each in sums])
-    low, high = flip_interval(flips, tokens, weights)
     clean, noisy = sum(text.clean_nll for text in texts), sum(each.nll for each in sums)
     eu, tu = sum(each.epistemic for each in sums), sum(each.total for each in sums)
     error = correlation = None
@@ -82,8 +80,7 @@ def summarise(texts: Sequence[TextSums], setting: Setting, weights: NDArray[np.i
         *setting,
         flips=int(flips.sum()),
         flip_rate=flips.sum() / tokens.sum(),
-        flip_rate_low=low,
-        flip_rate_high=high,
+        flip_rate_interval=flip_interval(flips, tokens, weights),
         nll_change=(noisy - clean) / tokens.sum(),
         nll_change_relative=(noisy - clean) / clean if clean else None,
         eu_mean=eu / tokens.sum(),
@@ -112,8 +109,10 @@ def percentiles(values: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def flip_interval(flips: Array, tokens: Array, weights: NDArray[np.int64]) -> tuple[float, float]:
+def flip_interval(flips: Array, tokens: Array, weights: NDArray[np.int64]) -> tuple[float, float] | None:
     """The interval of the flip rate, from the flips and tokens of each text [n].
+
+    None where each draw counts all texts alike, as where there is only one problem.
 
     Where no token flipped, or all did, a bootstrap would say that nothing else can happen. Then it is the interval of
     Clopper and Pearson for as many independent tokens; as tokens of a text are alike, the truth is less certain still.
@@ -124,6 +123,8 @@ def flip_interval(flips: Array, tokens: Array, weights: NDArray[np.int64]) -> tu
         return 0.0, 1 - edge
     if flips.sum() == total:
         return edge, 1.0
+    if (weights == 1).all():
+        return None
     return percentiles((weights[1:] @ flips) / (weights[1:] @ tokens))
 
 

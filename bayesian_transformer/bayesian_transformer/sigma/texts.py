@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..encoding import ScoringRequest, encode
-from ..files import numbered_lines, parse_object
+from ..files import dumps, numbered_lines, parse_object
 from ..problems import answer_text, question_id
 from ..score import parse_line
 
@@ -25,7 +25,7 @@ class Text:
 
     number: int  # from 0, over all lines that were read
     place: str  # file and line number
-    problem: str  # responses to one problem are alike; the place, where the line names none
+    problem: str  # responses to one problem are alike; the prompt, where the line names none
     prompt: str | list[dict[str, str]]
     response: str
     token_ids: tuple[int, ...] | None  # those of the response, where they were stored
@@ -64,7 +64,7 @@ def parse_text(line: bytes, place: str, number: int = 0) -> Text:
     if record.get("response") is None and ("prompt" in record or "messages" in record):
         raise ValueError("has no response; add the answer that your model gave, as `response`: none is generated here")
     _, request = parse_line(line, 0)
-    return Text(number, place, _problem(record, place), request.prompt, request.response, None, _gold(record))
+    return Text(number, place, _problem(record, request.prompt), request.prompt, request.response, None, _gold(record))
 
 
 def _of_greedy_record(record: dict[str, Any], place: str, number: int) -> Text:
@@ -75,14 +75,14 @@ def _of_greedy_record(record: dict[str, Any], place: str, number: int) -> Text:
         raise ValueError("text must be a string")
     if not isinstance(ids, list) or not ids or any(type(token) is not int for token in ids):
         raise ValueError("token_ids must be a list of integers, at least one")
-    return Text(number, place, _problem(record, place), prompt, text, tuple(ids), _gold(record))
+    return Text(number, place, _problem(record, prompt), prompt, text, tuple(ids), _gold(record))
 
 
-def _problem(record: dict[str, Any], place: str) -> str:
+def _problem(record: dict[str, Any], prompt: str | list[dict[str, str]]) -> str:
     try:
         return question_id(record)
     except ValueError:
-        return place
+        return prompt if isinstance(prompt, str) else dumps(prompt)
 
 
 def _gold(record: dict[str, Any]) -> str | None:
