@@ -40,7 +40,7 @@ def by_hand(logits: Tensor, tokens: list[int]) -> list[float]:
     of_first, of_second = {2: ([], []), 4: ([], []), 6: ([0, 1, 2], [0, 3, 4])}[count]  # sample 5 of 6 is left out
     for position, token in enumerate(tokens):
         p = [softmax(logits[sample, position].double().numpy()) for sample in range(count)]
-        mean = sum(p) / count
+        mean = np.mean(p, axis=0)
         sums[0] -= math.log(p[0][token])
         sums[1] += int(mean.argmax()) != int(p[0].argmax())
         sums[2] -= math.log(mean[token])
@@ -49,7 +49,7 @@ def by_hand(logits: Tensor, tokens: list[int]) -> list[float]:
         for place, half in ((5, of_first), (6, of_second)):
             if half:
                 among = [p[sample] for sample in half]
-                sums[place] += entropy(sum(among) / len(half)) - sum(map(entropy, among)) / len(half)
+                sums[place] += entropy(np.mean(among, axis=0)) - sum(map(entropy, among)) / len(half)
     return sums
 
 

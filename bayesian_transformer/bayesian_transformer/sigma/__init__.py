@@ -2,5 +2,5 @@
 
 Reading order: texts.py (which files are read), measuring.py (one text under several sigmas), summary.py (all texts at
 one sigma), choosing.py (which sigma to recommend, and which to try next), labelled.py (detection, where gold answers
-are known), examination.py (all texts, and the table), command.py.
+are known), search.py (all texts, and the table), command.py.
 """

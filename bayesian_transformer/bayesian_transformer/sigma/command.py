@@ -14,8 +14,8 @@ from ..encoding import CHUNK_ROWS
 from ..files import write_json
 from ..printable import printable
 from ..score import whole_path
-from .examination import Examination
 from .labelled import Labelled
+from .search import Search
 from .shown import document, labelled_lines, lines
 from .summary import TextSums
 from .texts import Text, read_texts
@@ -68,12 +68,12 @@ def main(sources: tuple[Path, ...], output: Path | None, bisect: int, workers: i
     if output and any(output.exists() and output.samefile(path) for path in sources):
         raise click.UsageError("--output is one of the --texts; choose another")
     with one_line_errors():
-        failures = examine(sources, output, bisect, workers, **options)
+        failures = search_for_sigma(sources, output, bisect, workers, **options)
     if failures:
         raise SystemExit(1)
 
 
-def examine(
+def search_for_sigma(
     sources: Sequence[Path], output: Path | None, bisect: int, workers: int, sigmas: Sequence[float], **options: Any
 ) -> int:
     """Measure, print and store; how many lines could not be measured."""
@@ -84,22 +84,22 @@ def examine(
             _tell(f"{text}")
     if not good:
         raise ValueError(f"{', '.join(map(str, sources))}: no line has a prompt with a response")
-    examination, made_with = prepared(good, sigmas, **options)
-    examination.add(sorted({*sigmas}))
-    examination.bisect(bisect)
-    rows, choices = examination.rows(), examination.choices()
-    for line in lines(examination, rows, choices):
+    search, made_with = prepared(good, sigmas, **options)
+    search.add(sorted({*sigmas}))
+    search.bisect(bisect)
+    rows, choices = search.rows(), search.choices()
+    for line in lines(search, rows, choices):
         say(line)
-    labelled = _detection(examination, workers)
+    labelled = _detection(search, workers)
     for line in labelled_lines(labelled) if labelled else ():
         say(line)
-    failed = len(texts) - len(examination.texts)
+    failed = len(texts) - len(search.texts)
     if failed:
         say(f"{failed} of {len(texts)} lines could not be measured and are in no figure above")
     if output:
         write_json(
             output,
-            {**document(examination, rows, choices, labelled), **made_with, "failed": failed, "version": __version__},
+            {**document(search, rows, choices, labelled), **made_with, "failed": failed, "version": __version__},
         )
         say(f"{output}: written")
     return failed
@@ -116,7 +116,7 @@ def prepared(
     chunk_rows: int,
     dtype: str,
     device: str | None,
-) -> tuple[Examination, dict[str, Any]]:
+) -> tuple[Search, dict[str, Any]]:
     """The texts with a model that measures them, and what all of it is made with."""
     import torch  # here, because it takes seconds that --help need not wait
 
@@ -149,16 +149,16 @@ def prepared(
         _tell(f"{text.place}: {error}")
 
     made_with = {"model": whole_path(model_path), "dtype": dtype, "seed": seed, "bayes_noise": model.noise.bayes_noise}
-    return Examination(measure, fail, sample_counts, flip_rate, texts), made_with
+    return Search(measure, fail, sample_counts, flip_rate, texts), made_with
 
 
 def _tell(text: str) -> None:
     tqdm.write(printable(text), file=sys.stderr)  # above the progress bar
 
 
-def _detection(examination: Examination, workers: int) -> Labelled | None:
+def _detection(search: Search, workers: int) -> Labelled | None:
     try:
-        return examination.detection(workers)
+        return search.detection(workers)
     except ValueError as error:  # the table needs no grading
         say(f"note: detection is left out: {error}")
         return None

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from .choosing import Choice
-from .examination import Examination
 from .labelled import BASELINE, FEW, SCORES, Auroc, Labelled
+from .search import Search
 from .summary import LEAST_FOR_HALVES, LEVEL, Row
 
 SCHEMA_VERSION = 1
@@ -15,12 +15,12 @@ _HEADER = f"{'S':>3} {'sigma':>7}  {'flipped tokens [' + str(LEVEL) + ' %]':<27}
 _HEADER += f"{'EU mean':>9}{'EU/TU':>9}{'EU error':>10}{'halves r':>10}"
 
 
-def lines(examination: Examination, rows: Sequence[Sequence[Row]], choices: Sequence[Choice]) -> Iterator[str]:
+def lines(search: Search, rows: Sequence[Sequence[Row]], choices: Sequence[Choice]) -> Iterator[str]:
     """The table, what is recommended, and what must be known of both."""
-    tokens, problems = sum(sums.tokens for sums in examination.sums), examination.problems
-    clean = sum(sums.clean_nll for sums in examination.sums) / tokens
+    tokens, problems = sum(sums.tokens for sums in search.sums), search.problems
+    clean = sum(sums.clean_nll for sums in search.sums) / tokens
     yield (
-        f"{len(examination.texts)} responses to {problems} problems, {tokens} tokens; "
+        f"{len(search.texts)} responses to {problems} problems, {tokens} tokens; "
         f"noise-free NLL {clean:.4f} nats per token"
     )
     yield _HEADER.rstrip()
@@ -92,21 +92,21 @@ def _auroc(auroc: Auroc) -> str:
 
 
 def document(
-    examination: Examination, rows: Sequence[Sequence[Row]], choices: Sequence[Choice], labelled: Labelled | None
+    search: Search, rows: Sequence[Sequence[Row]], choices: Sequence[Choice], labelled: Labelled | None
 ) -> dict[str, Any]:
     """What is stored, without what it was made with."""
-    tokens = sum(sums.tokens for sums in examination.sums)
+    tokens = sum(sums.tokens for sums in search.sums)
     found = None if labelled is None else asdict(labelled)
     for each in found["detections"] if found else ():
         picked = each.pop("picked")  # a key in JSON is a text, so sigma becomes a value
         each["by_sigma"] = [{"sigma": k, **value, "picked": picked[k]} for k, value in each["by_sigma"].items()]
     return {
         "schema_version": SCHEMA_VERSION,
-        "responses": len(examination.texts),
-        "problems": examination.problems,
+        "responses": len(search.texts),
+        "problems": search.problems,
         "tokens": tokens,
-        "clean_nll_mean": sum(sums.clean_nll for sums in examination.sums) / tokens,
-        "flip_rate_tolerance": examination.tolerance,
+        "clean_nll_mean": sum(sums.clean_nll for sums in search.sums) / tokens,
+        "flip_rate_tolerance": search.tolerance,
         "rows": [asdict(row) for of_count in rows for row in of_count],
         "recommended": [asdict(choice) for choice in choices],
         "detection": found,

@@ -14,7 +14,7 @@ from .texts import Text
 
 
 @dataclass
-class Examination:
+class Search:
     """Texts, and what was measured of them. A text that cannot be measured at some sigma is left out at all of them."""
 
     measure: Callable[[Text, Sequence[float]], TextSums]  # ValueError if a text cannot be measured
