@@ -89,7 +89,7 @@ def test_a_sigma_that_is_better_is_picked_and_counts() -> None:
     sigmas = [0.1, 0.2, 0.4]
     found = detection(texts_of(scores, sigmas), right, [str(n) for n in range(200)], [Setting(s, 5) for s in sigmas], 7)
     assert (found.right, found.wrong, found.undecided, found.problems, found.notes) == (100, 100, 7, 200, ())
-    assert found.baseline.value == 0.5  # all texts have the same likelihood
+    assert [value.value for value in found.baselines.values()] == [0.5, 0.5]  # all texts are alike without noise
     for each, name in zip(found.detections, ("eu_mean", "tu_sum"), strict=True):
         assert (each.score, each.num_samples) == (name, 5)
         assert each.picked == {0.1: 0, 0.2: 20, 0.4: 0}
@@ -101,7 +101,7 @@ def test_a_sigma_that_is_better_is_picked_and_counts() -> None:
 
 
 def test_means_and_sums_are_told_apart() -> None:
-    """eu_mean divides by the tokens, tu_sum does not; ll_mean is the baseline."""
+    """eu_mean and ll_mean divide by the tokens, tu_sum does not."""
     at = Setting(0.1, 2)
     lengths, right = np.array([1, 2, 3, 4, 5, 6]), np.array([True, False, True, False, True, False])
     texts = [TextSums(int(n), float(7 - n), {at: Sums(0, 0, n * (7.0 - n), n, 0, 0)}) for n in lengths]
@@ -109,7 +109,8 @@ def test_means_and_sums_are_told_apart() -> None:
     eu, tu = found.detections
     assert eu.by_sigma[0.1].value == pytest.approx(roc_auc_score(right, -(7 - lengths)))
     assert tu.by_sigma[0.1].value == pytest.approx(roc_auc_score(right, -lengths))
-    assert found.baseline.value == pytest.approx(roc_auc_score(right, -(7 - lengths) / lengths))
+    assert found.baselines["ll_mean"].value == pytest.approx(roc_auc_score(right, -(7 - lengths) / lengths))
+    assert found.baselines["length"].value == pytest.approx(roc_auc_score(right, -lengths))
     assert found.notes == ("only 3 problems have a right answer; below 20 the figures say little",)
 
 

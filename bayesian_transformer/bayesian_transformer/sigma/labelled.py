@@ -15,7 +15,6 @@ from .summary import Array, Setting, TextSums, bootstrap_weights, percentiles
 HALVINGS = 10  # ways to halve the problems; each half is picked on once and judged on once
 FEW = 20  # problems, and those with a right or with a wrong answer: below it a note says that there are few
 SCORES = ("eu_mean", "tu_sum")
-BASELINE = "ll_mean"  # needs no noise
 _SEED = 20260513
 _Bools = NDArray[np.bool_]
 _Weights = NDArray[np.int64]
@@ -54,7 +53,7 @@ class Labelled:
     wrong: int
     undecided: int  # among the wrong ones
     problems: int
-    baseline: Auroc  # mean log-likelihood of the noise-free model, the same for all sigmas
+    baselines: dict[str, Auroc]  # of scores that need no noise, and so are the same for all sigmas
     detections: tuple[Detection, ...]
     notes: tuple[str, ...]
 
@@ -73,7 +72,7 @@ def detection(
         tu = np.array([[text.at[setting].total for text in texts] for setting in of_count])
         for name, scores in zip(SCORES, (-eu / tokens, -tu), strict=True):
             found.append(_detection(name, of_count, scores, right, weights, halves))
-    log_likelihood = np.array([-text.clean_nll for text in texts]) / tokens
+    baselines = {"ll_mean": np.array([-text.clean_nll for text in texts]) / tokens, "length": -tokens}
     names = np.array(problems)
     fewest, which = min((len(set(names[right])), "right"), (len(set(names[~right])), "wrong"))
     few = f"only {fewest} problems have a {which} answer; below {FEW} the figures say little"
@@ -82,7 +81,7 @@ def detection(
         wrong=int((~right).sum()),
         undecided=undecided,
         problems=len(set(problems)),
-        baseline=Auroc.of(auroc(log_likelihood, right, weights)),
+        baselines={name: Auroc.of(auroc(score, right, weights)) for name, score in baselines.items()},
         detections=tuple(found),
         notes=(few,) if fewest < FEW else (),
     )

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .choosing import Choice
-from .labelled import BASELINE, FEW, SCORES, Auroc, Labelled
+from .labelled import FEW, SCORES, Auroc, Labelled
 from .search import Search
 from .summary import LEAST_FOR_HALVES, LEVEL, Row
 
@@ -67,10 +67,8 @@ def _percent(share: float | None, digits: int = 2, sign: bool = False) -> str:
 def labelled_lines(labelled: Labelled) -> Iterator[str]:
     """The detection figures."""
     undecided = f" ({labelled.undecided} undecided)" if labelled.undecided else ""
-    yield (
-        f"Detection: {labelled.right} right and {labelled.wrong} wrong responses{undecided}; AUROC [{LEVEL} %], "
-        f"of {BASELINE} without noise {_auroc(labelled.baseline)}"
-    )
+    yield f"Detection: {labelled.right} right and {labelled.wrong} wrong responses{undecided}; AUROC [{LEVEL} %]"
+    yield "without noise: " + ", ".join(f"{name} {_auroc(value)}" for name, value in labelled.baselines.items())
     yield f"{'S':>3} {'sigma':>7}  " + "".join(f"{score:<22}" for score in SCORES).rstrip()
     for count in dict.fromkeys(each.num_samples for each in labelled.detections):
         of_count = [each for each in labelled.detections if each.num_samples == count]
