@@ -55,6 +55,11 @@ def test_tokens_are_those_of_scoring_or_those_stored(smollm2_tokenizer: PreTrain
     assert parsed(record).answer == "11"
 
 
+def test_what_scoring_wrote_will_do() -> None:
+    scored = {"prompt": "a", "response": " b", "line": 1, "token_ids": [5], "total": [0.1], "seed": 3}
+    assert parsed(scored) == Text(0, "file:1", "a", "a", " b", None, None)
+
+
 def test_a_stored_prompt_gets_no_second_token_that_begins_it(smollm2_tokenizer: PreTrainedTokenizerBase) -> None:
     class Beginning:
         """A tokenizer that puts a token in front, as Llama's does."""
@@ -79,8 +84,10 @@ def test_a_stored_prompt_gets_no_second_token_that_begins_it(smollm2_tokenizer: 
         ({"text": "a", "token_ids": [1]}, "needs the field formatted_prompt"),
         ({"formatted_prompt": "a", "text": None, "token_ids": [1]}, "text must be a string"),
         ({"formatted_prompt": "a", "text": "a", "token_ids": []}, "at least one"),
-        ({"formatted_prompt": "a", "text": "a", "token_ids": [1.5]}, "a list of integers"),
-        ({"formatted_prompt": "a", "text": "a", "token_ids": [True]}, "a list of integers"),
+        ({"formatted_prompt": "a", "text": "a", "token_ids": [1.5]}, "a list of token ids"),
+        ({"formatted_prompt": "a", "text": "a", "token_ids": [True]}, "a list of token ids"),
+        ({"formatted_prompt": "a", "text": "a", "token_ids": [1 << 70]}, "a list of token ids"),
+        ({"formatted_prompt": "a", "text": "a", "token_ids": [-1]}, "a list of token ids"),
     ],
 )
 def test_bad_lines_say_why(record: dict[str, Any], message: str) -> None:

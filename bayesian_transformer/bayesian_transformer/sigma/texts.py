@@ -18,6 +18,8 @@ from ..score import parse_line
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_MOST_TOKENS = 1 << 31  # in any vocabulary; what is far beyond it is no int64
+
 
 @dataclass(frozen=True)
 class Text:
@@ -63,7 +65,8 @@ def parse_text(line: bytes, place: str, number: int = 0) -> Text:
         return _of_greedy_record(record, place, number)
     if record.get("response") is None and ("prompt" in record or "messages" in record):
         raise ValueError("has no response; add the answer that your model gave, as `response`: none is generated here")
-    _, request = parse_line(line, 0)
+    asked = {key: record[key] for key in ("prompt", "messages", "response") if key in record}
+    _, request = parse_line(dumps(asked).encode(), 0)  # a line that `tokur score` wrote will do too
     return Text(number, place, _problem(record, request.prompt), request.prompt, request.response, None, _gold(record))
 
 
@@ -73,8 +76,12 @@ def _of_greedy_record(record: dict[str, Any], place: str, number: int) -> Text:
         raise ValueError("needs the field formatted_prompt, as the greedy run writes it")
     if not isinstance(text, str):
         raise ValueError("text must be a string")
-    if not isinstance(ids, list) or not ids or any(type(token) is not int for token in ids):
-        raise ValueError("token_ids must be a list of integers, at least one")
+    if (
+        not isinstance(ids, list)
+        or not ids
+        or any(type(token) is not int or not 0 <= token < _MOST_TOKENS for token in ids)
+    ):
+        raise ValueError("token_ids must be a list of token ids, at least one")
     return Text(number, place, _problem(record, prompt), prompt, text, tuple(ids), _gold(record))
 
 
