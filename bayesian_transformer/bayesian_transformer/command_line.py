@@ -19,6 +19,7 @@ _COMMANDS = {
     "score": ("score:main", "Uncertainties of given texts."),
     "heatmap": ("heat_map.command:main", "Token heat map of responses as one HTML file."),
     "calibrate": ("calibrate:main", "How likely is an answer right? Learned from graded results."),
+    "sigma": ("sigma.command:main", "Which sigma suits a model on your own texts? No labels needed."),
     "doctor": ("doctor.command:main", "What is installed, and whether it works on this machine."),
     "embedded": ("embedded:main", "Prepare the embedded model, or cache the TFB model of another one."),
 }

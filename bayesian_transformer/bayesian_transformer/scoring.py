@@ -85,24 +85,53 @@ def score_batch(
         raise ValueError("response_mask marks padding or the first token of a sequence, which nothing predicts")
     if not wanted.any():
         raise ValueError("response_mask marks no token")
+    table = torch.full((*ids.shape, len(FIELDS)), torch.nan, device=device)
+    for _, columns, logits in sample_logits(model, ids, valid, wanted, seeds, [noise or model.noise], chunk_rows):
+        table[:, columns] = _statistics(logits, ids[:, columns])
+    return table.masked_fill_(~wanted[..., None], torch.nan)
+
+
+def sample_logits(
+    model: NoisyModelMixin,
+    ids: Tensor,
+    valid: Tensor,
+    wanted: Tensor,
+    seeds: Sequence[int],
+    noises: Sequence[NoiseConfig],
+    chunk_rows: int = CHUNK_ROWS,
+) -> Iterator[tuple[int, slice, list[Tensor]]]:
+    """The logits that predict the wanted tokens of a padded batch, chunk by chunk, under one or several settings.
+
+    The noise-free pass is made once for all settings. To be consumed under `torch.no_grad`.
+
+    Args:
+        ids, valid, wanted: as `score_batch` takes them, on the model's device; valid and wanted are bool.
+        noises: the settings. The draws depend on seeds alone, so settings differ by nothing but themselves.
+
+    Yields:
+        The index of the setting, the columns of the tokens that are predicted, and the logits in two parts, noise-free
+        [1, B, T, V] and noisy [S - 1, B, T, V]; the latter is absent where S is 1. The list is emptied before the next.
+    """
     lm = model.causal_lm
     check_evaluating(lm)
     _check_texts(lm, ids, valid)
-    noise = noise or model.noise
-    particle_noise = ParticleNoise(model.noisy_projections, noise, expand_seeds(seeds, len(input_ids)))
+    seed_of_each = expand_seeds(seeds, len(ids))
+    particle_noises = [ParticleNoise(model.noisy_projections, noise, seed_of_each) for noise in noises]
     predicts = wanted.roll(-1, dims=1)  # a token is predicted one column before its own
     positions = max(1, chunk_rows // len(ids))
-    table = torch.full((*ids.shape, len(FIELDS)), torch.nan, device=device)
+    num_samples = max(noise.effective_samples for noise in noises)
     cache = _full_cache(lm)
-    for start, stop, needed in _chunks(predicts.any(0).tolist(), positions, noise.effective_samples):
+    for start, stop, needed in _chunks(predicts.any(0).tolist(), positions, num_samples):
         if not needed:
             _clean_forward(lm.base_model, cache, ids, valid, start, stop)  # no logits of the prompt
             continue
-        logits = [_clean_forward(lm, cache, ids, valid, start, stop).logits[None]]
-        if noise.noisy_samples:
-            logits.append(particle_logits(lm, particle_noise, cache, valid[:, :stop], ids[:, start:stop]))
-        table[:, start + 1 : stop + 1] = _statistics(logits, ids[:, start + 1 : stop + 1])
-    return table.masked_fill_(~wanted[..., None], torch.nan)
+        clean = _clean_forward(lm, cache, ids, valid, start, stop).logits[None]
+        for index, noise in enumerate(particle_noises):
+            logits = [clean]
+            if noise.noisy_samples:
+                logits.append(particle_logits(lm, noise, cache, valid[:, :stop], ids[:, start:stop]))
+            yield index, slice(start + 1, stop + 1), logits
+            logits.clear()  # the caller has the same list, and the next logits need the memory
 
 
 def _check_texts(lm: PreTrainedModel, ids: Tensor, valid: Tensor) -> None:
@@ -149,21 +178,26 @@ def _clean_forward(model: Any, cache: DynamicCache, ids: Tensor, valid: Tensor, 
 
 
 def _statistics(logits: list[Tensor], tokens: Tensor) -> Tensor:
-    """The quantities [B, T, 8] of `tokens` [B, T] from the logits of all samples, parts of [S, B, T, V] along S.
-
-    The parts are joined for a few columns at a time: no second copy of all logits exists, and on a CPU blocks that the
-    allocator keeps for reuse are four times as fast as fresh pages.
-    """
-    elements = 1 << 20 if tokens.device.type == "cpu" else 1 << 24  # a GPU is better off with few launches
-    column = sum(part[:, :, 0].numel() for part in logits)
-    width = max(1, elements // column)
+    """The quantities [B, T, 8] of `tokens` [B, T] from the logits of all samples, parts of [S, B, T, V] along S."""
     groups = []
-    for start in range(0, tokens.shape[1], width):
-        joined = torch.cat([part[:, :, start : start + width] for part in logits])
-        chosen = tokens[:, start : start + width]
+    for columns, joined in joined_columns(logits):
+        chosen = tokens[:, columns]
         values = token_uncertainty(joined.flatten(1, 2), chosen.flatten()).stack()
         groups.append(values.unflatten(0, chosen.shape))
     return torch.cat(groups, dim=1)
+
+
+def joined_columns(logits: list[Tensor]) -> Iterator[tuple[slice, Tensor]]:
+    """The parts of [S, B, T, V] joined along S, for a few of the T columns at a time: which ones, and their logits.
+
+    No second copy of all logits exists, and on a CPU blocks that the allocator keeps for reuse are four times as fast
+    as fresh pages.
+    """
+    elements = 1 << 20 if logits[0].device.type == "cpu" else 1 << 24  # a GPU is better off with few launches
+    width = max(1, elements // sum(part[:, :, 0].numel() for part in logits))
+    for start in range(0, logits[0].shape[2], width):
+        columns = slice(start, start + width)
+        yield columns, torch.cat([part[:, :, columns] for part in logits])
 
 
 @dataclass(frozen=True)

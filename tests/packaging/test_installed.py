@@ -140,12 +140,21 @@ def calibrate(installed: Installed, base: Path, tfb: Path) -> None:
     assert json.loads(output.read_text())["method"] == "logistic"
 
 
+def sigma(installed: Installed, base: Path, tfb: Path) -> None:
+    source, output = installed.folder / "answers.jsonl", installed.folder / "sigma.json"
+    source.write_text('{"prompt": "2 + 2 =", "response": " 4.", "answer": "4"}\n')
+    options = ("--sigma", 0.1, "--num-samples", 2, "--output", output)
+    installed.run("tokur", "sigma", "--model-path", tfb, "--texts", source, *options)
+    assert len(json.loads(output.read_text())["rows"]) == 1
+
+
 RUNS: dict[str, Callable[[Installed, Path, Path], None]] = {
     "convert": convert,
     "score": score,
     "heatmap": heatmap,
     "embedded": embedded,
     "calibrate": calibrate,
+    "sigma": sigma,
 }
 
 

@@ -30,6 +30,7 @@ APART = {
     "grading": {"hf", "vllm_models", "vllm_plugin", "heat_map"},
     "heat_map": {"grading", "vllm_models", "vllm_plugin"},
     "hf": {"grading", "heat_map", "vllm_models", "vllm_plugin"},
+    "sigma": {"calibration", "heat_map", "vllm_models", "vllm_plugin"},
     "spans": {"heat_map", "hf", "vllm_models", "vllm_plugin"},
     "vllm_plugin": {"grading", "heat_map", "hf"},
 }

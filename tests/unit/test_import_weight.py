@@ -30,6 +30,7 @@ LIGHT = (
     "quantities",
     "results",
     "scores",
+    "sigma",
     "spans",
     "transformers_hook",
 )
