@@ -13,6 +13,7 @@ text cannot be spelled are dropped. Few states are open at a time, so the time i
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import product
 
 REPLACEMENT = "\ufffd"  # what tokenizers decode the bytes of an incomplete character to
 State = tuple[int, int]  # a character of the text, and how many of its bytes belong to earlier tokens
@@ -72,8 +73,8 @@ def spell(tokens: Sequence[str], text: str) -> list[str] | None:
 def _offsets(
     tokens: Sequence[str], text: str, special: frozenset[str], forgiving: bool = False
 ) -> list[Offsets] | None:
-    for assumed in (_AS_WRITTEN, _ONE_SPACE, _ANY_SPACE):
-        steps = _Spelling(text, special, assumed, forgiving).steps(tokens)
+    for assumed, is_cut in product((_AS_WRITTEN, _ONE_SPACE, _ANY_SPACE), (False, True)):
+        steps = _Spelling(text, special, assumed, is_cut, forgiving).steps(tokens)
         if steps is not None:
             found = []
             for choices in steps:
@@ -85,10 +86,11 @@ def _offsets(
 
 
 class _Spelling:
-    """The automaton of one text under one assumption about white space."""
+    """The automaton of one text under one assumption about white space, and one about its end."""
 
-    def __init__(self, text: str, special: frozenset[str], assumed: int, forgiving: bool) -> None:
+    def __init__(self, text: str, special: frozenset[str], assumed: int, is_cut: bool, forgiving: bool) -> None:
         self.text, self.special, self.assumed, self.forgiving = text, special, assumed, forgiving
+        self.is_cut = is_cut  # whether the text may end in the middle of a token
         self.blank_from = len(text.rstrip()) if assumed == _ANY_SPACE else len(text)  # what no token needs to spell
 
     def steps(self, tokens: Sequence[str]) -> list[list[_Step]] | None:
@@ -193,11 +195,13 @@ class _Spelling:
         """The states after a token that begins exactly here. At the end of the text it is cut."""
         at, part = state
         text = self.text
+        if at == len(text):
+            return {state}
         if not part and REPLACEMENT not in token:
             if text.startswith(token, at):
                 return {(at + len(token), 0)}
-            rest = len(text) - at
-            return {(len(text), 0)} if rest < len(token) and token.startswith(text[at:]) else set()
+            is_cut = self.is_cut and len(text) - at < len(token) and token.startswith(text[at:])
+            return {(len(text), 0)} if is_cut else set()
         states = {state}
         for place, character in enumerate(token, start=1):
             states = {
@@ -212,7 +216,8 @@ class _Spelling:
         """The states after one character of a token."""
         at, part = state
         if at == len(self.text):
-            yield state
+            if self.is_cut:
+                yield state
             return
         size = _size(self.text[at])
         if part:
