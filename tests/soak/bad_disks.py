@@ -167,7 +167,3 @@ def run(rounds: int, seed: int = 0, only: tuple[str, ...] = ()) -> dict[str, int
 @click.option("--only", multiple=True, type=click.Choice(list(OBSTACLES)), help="These obstacles instead of all.")
 def command(rounds: int, seed: int, only: tuple[str, ...]) -> None:
     click.echo(json.dumps(run(rounds, seed, only)))
-
-
-if __name__ == "__main__":
-    command()

@@ -156,7 +156,3 @@ def command(kills: int, real: int, seed: int) -> None:
     if real:
         figures |= {f"real_{name}": value for name, value in run_real(real, seed).items()}
     click.echo(json.dumps(figures))
-
-
-if __name__ == "__main__":
-    command()

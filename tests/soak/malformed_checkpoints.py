@@ -223,7 +223,3 @@ def command(**options: Any) -> None:
     begin = time.monotonic()
     figures = run(**options)
     click.echo(json.dumps({**figures, "seconds": round(time.monotonic() - begin)}))
-
-
-if __name__ == "__main__":
-    command()
