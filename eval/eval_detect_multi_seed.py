@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 import bayesian_transformer
 from bayesian_transformer.aggregations import DEFAULT_WINDOW
+from bayesian_transformer.bootstrap import DEFAULT_DRAWS
 from bayesian_transformer.command_line import one_line_errors, say
 from bayesian_transformer.grading import Grader
 from bayesian_transformer.results import GREEDY_SUBDIR, PARTS, dataset_name, folders_to_read, model_name
-from eval.utils.bootstrap import DEFAULT_DRAWS
 from eval.utils.brief import brief_text
 from eval.utils.comparison import compare
 from eval.utils.decision import decision_lines

@@ -3,7 +3,8 @@
 import textwrap
 from collections.abc import Sequence
 
-from .bootstrap import LEVEL
+from bayesian_transformer.bootstrap import LEVEL
+
 from .decision import decision_lines
 from .detection_report import Report, table_rows
 

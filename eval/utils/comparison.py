@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesian_transformer.bootstrap import bootstrap_weights, problem_places
 from bayesian_transformer.calibration import (
     NOISY,
     RiskThreshold,
@@ -21,14 +22,13 @@ from bayesian_transformer.calibration import (
     rarer_class,
     threshold_for,
 )
+from bayesian_transformer.metrics import Array, auroc, rank, stratified_auroc
 from bayesian_transformer.scores import PRIMARY
 
-from .bootstrap import bootstrap_weights, problem_places
 from .detection import SeedRun
 from .evaluation import Summary, summarise
 from .length import DEFAULT_STRATA, length_strata
 from .levels import NO_LEVEL, level_codes
-from .metrics import Array, auroc, rank, stratified_auroc
 from .probability import brier, calibration_error, equal_mass_bins, error_by_chance, negative_log_likelihood
 
 P_CORRECT = "p_correct"

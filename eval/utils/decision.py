@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from bayesian_transformer.bootstrap import LEVEL
 from bayesian_transformer.scores import PRIMARY, SCORE_BY_NAME
 
-from .bootstrap import LEVEL
 from .comparison import LOSSES, P_CORRECT, RANKINGS, Comparison, Pair
 from .evaluation import Summary
 

@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from bayesian_transformer.bootstrap import bootstrap_weights, interval, problem_places
+from bayesian_transformer.metrics import Array, rank
 from bayesian_transformer.scores import PRIMARY, SCORE_BY_NAME
 
-from .bootstrap import bootstrap_weights, interval, problem_places
 from .comparison import Comparison
 from .detection import SeedRun
-from .metrics import Array, rank
 from .plots import BLUE, GREEN, GREY, GRID, ORANGE, PURPLE, SKY, clean_axes, risk_curve
 from .probability import equal_mass_bins
 

@@ -1,11 +1,11 @@
 """What the terms of the detection report mean, for whoever reads it."""
 
 from bayesian_transformer.aggregations import AGGREGATIONS, BOTTOM_FRACTION
+from bayesian_transformer.bootstrap import LEVEL
+from bayesian_transformer.metrics import RISK_PERCENTS, TOP_PERCENTS
 
-from .bootstrap import LEVEL
 from .csv_tables import PUBLISHED_COLUMNS
 from .length import FOLDS
-from .metrics import RISK_PERCENTS, TOP_PERCENTS
 from .probability import BINS
 
 _NEWER = {how.name: how for how in AGGREGATIONS if how.explored}.values()  # each name once

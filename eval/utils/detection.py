@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from bayesian_transformer.graded import read_graded
 from bayesian_transformer.grading import Grader, Verdict
+from bayesian_transformer.metrics import Array
 from bayesian_transformer.results import SETTINGS, SETTINGS_FILE
 
 from .levels import level_name
-from .metrics import Array
 
 MADE_WITH = ("seed", "num_samples", "bayes_sigma")
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from bayesian_transformer.bootstrap import LEVEL
 from bayesian_transformer.files import HALF_PAIRS, atomic_path, write_json
 from bayesian_transformer.printable import printable
 from bayesian_transformer.scores import EXPLORED, LISTED, PRIMARY, SCORES, Score
 
-from .bootstrap import LEVEL
 from .comparison import Comparison
 from .csv_tables import with_published, write_csv
 from .decision import HEAD, compared_rows, decision_lines

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesian_transformer.bootstrap import bootstrap_weights, interval, problem_places
+from bayesian_transformer.metrics import Array, auroc, rank, ranking_metrics, stratified_auroc
 from bayesian_transformer.scores import SCORES
 
-from .bootstrap import bootstrap_weights, interval, problem_places
 from .detection import SeedRun
 from .length import length_residual, length_strata, problem_folds
 from .levels import NO_LEVEL, level_codes
-from .metrics import Array, auroc, rank, ranking_metrics, stratified_auroc
 
 Columns = dict[str, float]
 COUNTS = ("total_samples", "correct_samples")  # columns of whole numbers

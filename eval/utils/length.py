@@ -9,7 +9,7 @@ unused; bootstrap draws keep the fitted lines).
 import numpy as np
 from numpy.typing import NDArray
 
-from .metrics import Array
+from bayesian_transformer.metrics import Array
 
 DEFAULT_STRATA = 10
 FOLDS = 5

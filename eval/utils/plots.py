@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from bayesian_transformer.files import atomic_path
+from bayesian_transformer.metrics import Array, Ranking, label_counts, rank
 from bayesian_transformer.scores import LISTED, SCORE_BY_NAME
 
 from .detection import SeedRun
 from .evaluation import Evaluation
-from .metrics import Array, Ranking, label_counts, rank
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#6B7280"
 _COLORS = {"length": GREY, "sum": ORANGE, "mean": BLUE}  # by aggregation; the others are SKY

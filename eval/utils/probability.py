@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .metrics import Array
+from bayesian_transformer.metrics import Array
 
 BINS = 10
 _LEAST = 1e-12  # P of the label that occurred, below which the log-likelihood counts no further

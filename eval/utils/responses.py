@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesian_transformer.grading import Grader, Verdict
+from bayesian_transformer.metrics import Array
 from bayesian_transformer.sampled import Sampled, read_sampled
 from bayesian_transformer.scores import SAMPLED_SCORES
-
-from .metrics import Array
 
 NO_ANSWER = -1
 _FILES_AT_ONCE = 8  # graded together, which keeps the grading processes busy and few texts in memory

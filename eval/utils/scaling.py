@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from bayesian_transformer.metrics import Array
 from bayesian_transformer.results import SETTINGS
 from bayesian_transformer.scores import SAMPLED_SCORES, SCORE_BY_NAME, Score
 
-from .metrics import Array
 from .notes import distinct, name_some, not_comparable
 from .plots import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, clean_axes
 from .responses import NO_ANSWER, Problem

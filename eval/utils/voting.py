@@ -10,9 +10,9 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesian_transformer.metrics import Array
 from bayesian_transformer.scores import SAMPLED_SCORES
 
-from .metrics import Array
 from .responses import NO_ANSWER, Problem
 
 UNFILTERED = "none"  # the score name of what uses no score

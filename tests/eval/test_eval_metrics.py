@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
 
-from eval.utils.bootstrap import bootstrap_weights, interval
-from eval.utils.length import length_residual, length_strata, problem_folds
-from eval.utils.metrics import (
+from bayesian_transformer.bootstrap import bootstrap_weights, interval
+from bayesian_transformer.metrics import (
     TOP_PERCENTS,
     accuracy_at,
     auprc,
@@ -24,6 +23,7 @@ from eval.utils.metrics import (
     rejection_area,
     stratified_auroc,
 )
+from eval.utils.length import length_residual, length_strata, problem_folds
 from tests.helpers.rankings import Data, accuracies_over_all_orders, both_labels, ones, perfect_accuracies, responses
 
 

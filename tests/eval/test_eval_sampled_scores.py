@@ -10,8 +10,8 @@ import pytest
 
 from bayesian_transformer.files import write_json
 from bayesian_transformer.grading import Grader
+from bayesian_transformer.metrics import Array
 from bayesian_transformer.scores import SAMPLED_SCORES, SCORE_BY_NAME, record_arrays, response_scores
-from eval.utils.metrics import Array
 from eval.utils.responses import Problem, read_problems
 from tests.helpers.eval_results import write_scaling
 

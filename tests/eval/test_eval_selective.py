@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, roc_auc_score
 
 from bayesian_transformer.grading import Verdict
+from bayesian_transformer.metrics import RISK_PERCENTS, augrc, coverage_at, rank, ranking_metrics
 from bayesian_transformer.scores import SCORES
 from eval.utils import evaluation
 from eval.utils.detection import SeedRun
-from eval.utils.metrics import RISK_PERCENTS, augrc, coverage_at, rank, ranking_metrics
 from tests.helpers.rankings import Data, accuracies_over_all_orders, both_labels, ones, perfect_accuracies, responses
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from eval.utils.metrics import Array
+from bayesian_transformer.metrics import Array
 
 Data = tuple[Array, NDArray[np.bool_]]  # scores and labels
 

@@ -14,7 +14,7 @@ from bayesian_transformer.command_line import main
 from bayesian_transformer.encoding import ScoringRequest, encode
 from bayesian_transformer.sigma import command, search
 from bayesian_transformer.sigma.measuring import measure_text
-from bayesian_transformer.sigma.summary import Setting, bootstrap_weights, summarise
+from bayesian_transformer.sigma.summary import Setting, summarise, text_weights
 
 LINES: list[dict[str, Any]] = [
     {"prompt": "What is 2 + 2?", "response": " It is 4.", "unique_id": "a", "answer": "4"},
@@ -60,7 +60,7 @@ def test_table_and_file_hold_what_the_texts_come_to(tiny_llama_tfb_path: Path, t
         measure_text(model, *pair, seed=7 + number, sigmas=[0.05, 2.0], sample_counts=[2, 5])
         for number, pair in enumerate(pairs)
     ]
-    weights = bootstrap_weights(["a", "b", "c"])
+    weights = text_weights(["a", "b", "c"])
     assert [(row["num_samples"], row["sigma"]) for row in stored["rows"]] == [(2, 0.05), (2, 2.0), (5, 0.05), (5, 2.0)]
     for row in stored["rows"]:
         expected = vars(summarise(measured, Setting(row["sigma"], row["num_samples"]), weights))

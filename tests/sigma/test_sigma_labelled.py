@@ -4,24 +4,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from bayesian_transformer.sigma.labelled import HALVINGS, auroc, detection, halvings, out_of_sample
-from bayesian_transformer.sigma.summary import Setting, Sums, TextSums, bootstrap_weights
-
-
-@given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 3)), min_size=1, max_size=20))
-def test_auroc_is_that_of_sklearn(rows: list[tuple[int, bool, int]]) -> None:
-    score, right, weight = (np.array(column) for column in zip(*rows, strict=True))
-    counted = weight > 0
-    (found,) = auroc(score.astype(float), right, weight[None])
-    if len(set(right[counted])) < 2:
-        assert np.isnan(found)
-    else:
-        expected = roc_auc_score(right[counted], score[counted], sample_weight=weight[counted])
-        assert found == pytest.approx(expected)
+from bayesian_transformer.metrics import auroc, rank
+from bayesian_transformer.sigma.labelled import HALVINGS, detection, halvings, out_of_sample
+from bayesian_transformer.sigma.summary import Setting, Sums, TextSums, text_weights
 
 
 def test_halves_keep_problems_together() -> None:
@@ -76,7 +63,7 @@ def test_the_best_of_a_grid_of_chance_is_not_taken_for_skill() -> None:
     best, judged = [], []
     for _ in range(100):
         scores = generator.normal(size=(8, 60))
-        best.append(max(auroc(score, right, once)[0] for score in scores))
+        best.append(max(auroc(rank(score, right, once))[0] for score in scores))
         judged.append(out_of_sample(scores, right, once, halves)[0][0])
     assert np.mean(best) > 0.58
     assert abs(np.mean(judged) - 0.5) < 0.02
@@ -127,7 +114,7 @@ def test_intervals_get_smaller_with_problems() -> None:
     for count in (40, 160, 640):
         right = np.arange(count) % 2 == 0
         score = np.random.default_rng(5).normal(size=count) + right
-        weights = bootstrap_weights([str(n) for n in range(count)])
-        low, high = np.percentile(auroc(score, right, weights)[1:], [2.5, 97.5])
+        weights = text_weights([str(n) for n in range(count)])
+        low, high = np.percentile(auroc(rank(score, right, weights))[1:], [2.5, 97.5])
         widths.append(high - low)
     assert all(wide > 1.5 * narrow for wide, narrow in pairwise(widths))

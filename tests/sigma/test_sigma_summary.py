@@ -15,10 +15,10 @@ from bayesian_transformer.sigma.summary import (
     Setting,
     Sums,
     TextSums,
-    bootstrap_weights,
     estimator_noise,
     flip_interval,
     summarise,
+    text_weights,
 )
 
 AT = Setting(0.1, 5)
@@ -36,7 +36,7 @@ TEXTS = [
 
 
 def test_a_row_is_sums_over_sums() -> None:
-    row = summarise(TEXTS, AT, bootstrap_weights(["a", "b", "c"]))
+    row = summarise(TEXTS, AT, text_weights(["a", "b", "c"]))
     assert (row.sigma, row.num_samples, row.flips) == (0.1, 5, 3)
     assert row.flip_rate == pytest.approx(3 / 60)
     assert row.nll_change == pytest.approx((8.6 - 8.0) / 60)
@@ -52,16 +52,16 @@ def test_a_row_is_sums_over_sums() -> None:
 
 def test_what_cannot_be_told_is_none() -> None:
     certain = [text(4, 0.0, 0, 0.1, 0.0, 0.0, 0.0, 0.0)]
-    row = summarise(certain, AT, bootstrap_weights(["a"]))
+    row = summarise(certain, AT, text_weights(["a"]))
     assert row.nll_change == pytest.approx(0.025)  # per token, which can always be told
     assert (row.nll_change_relative, row.eu_share, row.eu_error, row.eu_correlation) == (None,) * 4
     few = Setting(0.1, 4)
-    row = summarise([TextSums(10, 2.0, {few: TEXTS[0].at[AT]})], few, bootstrap_weights(["a"]))
+    row = summarise([TextSums(10, 2.0, {few: TEXTS[0].at[AT]})], few, text_weights(["a"]))
     assert (row.eu_error, row.eu_correlation, row.flip_rate_interval) == (None, None, None)
 
 
 def test_texts_of_one_problem_are_drawn_together() -> None:
-    weights = bootstrap_weights(["a", "b", "a", "c"], draws=200)
+    weights = text_weights(["a", "b", "a", "c"], draws=200)
     assert weights.shape == (201, 4)
     assert weights[0].tolist() == [1, 1, 1, 1]
     assert (weights[:, 0] == weights[:, 2]).all()
@@ -70,7 +70,7 @@ def test_texts_of_one_problem_are_drawn_together() -> None:
 
 
 def test_the_interval_is_that_of_draws_of_texts() -> None:
-    weights = bootstrap_weights(["a", "b", "c"])
+    weights = text_weights(["a", "b", "c"])
     found = flip_interval(np.array([1.0, 2, 0]), np.array([10.0, 30, 20]), weights)
     rates = [(row[0] + 2 * row[1]) / (10 * row[0] + 30 * row[1] + 20 * row[2]) for row in weights[1:].tolist()]
     assert found == pytest.approx(tuple(np.percentile(rates, [2.5, 97.5])))
@@ -78,7 +78,7 @@ def test_the_interval_is_that_of_draws_of_texts() -> None:
 
 @pytest.mark.parametrize(("flips", "end"), [([0.0, 0], 0), ([10.0, 30], 40)])
 def test_no_flip_at_all_has_an_interval_too(flips: list[float], end: int) -> None:
-    found = flip_interval(np.array(flips), np.array([10.0, 30]), bootstrap_weights(["a", "b"]))
+    found = flip_interval(np.array(flips), np.array([10.0, 30]), text_weights(["a", "b"]))
     exact = binomtest(end, 40).proportion_ci(0.95, method="exact")
     assert found == pytest.approx((exact.low, exact.high))
 
@@ -86,7 +86,7 @@ def test_no_flip_at_all_has_an_interval_too(flips: list[float], end: int) -> Non
 def test_the_interval_covers_the_rate() -> None:
     """Of 200 sets of 60 texts, each with a rate of its own, at least 88 % of the intervals hold the mean rate."""
     generator = np.random.default_rng(0)
-    tokens, weights = np.full(60, 50.0), bootstrap_weights([str(n) for n in range(60)], draws=400)
+    tokens, weights = np.full(60, 50.0), text_weights([str(n) for n in range(60)], draws=400)
     covered = 0
     for _ in range(200):
         flips = generator.binomial(50, generator.beta(1, 49, size=60)).astype(float)

@@ -6,18 +6,21 @@ problems and judged on the other half, in several ways to halve them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .summary import Array, Setting, TextSums, bootstrap_weights, percentiles
+from ..bootstrap import interval
+from ..metrics import Array, auroc, rank
+from .summary import Setting, TextSums, text_weights
 
 HALVINGS = 10  # ways to halve the problems; each half is picked on once and judged on once
 FEW = 20  # problems, and those with a right or with a wrong answer: below it a note says that there are few
 SCORES = ("eu_mean", "tu_sum")
 _SEED = 20260513
 _Bools = NDArray[np.bool_]
-_Weights = NDArray[np.int64]
+_Weights = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Auroc:
     @classmethod
     def of(cls, values: Array) -> "Auroc":
         """From the values [B] of all weightings, the first of which is the estimate."""
-        return cls(*(None if np.isnan(value) else float(value) for value in (values[0], *percentiles(values[1:]))))
+        return cls(*(None if np.isnan(value) else float(value) for value in (values[0], *interval(values[1:]))))
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def detection(
     texts: Sequence[TextSums], right: _Bools, problems: Sequence[str], settings: Sequence[Setting], undecided: int = 0
 ) -> Labelled:
     """Detection by `eu_mean` and `tu_sum` at all settings; arrays are by text [n]."""
-    weights = bootstrap_weights(problems)
+    weights = text_weights(problems)
     halves = halvings(problems)
     tokens = np.array([text.tokens for text in texts], dtype=np.float64)
     found = []
@@ -81,25 +84,14 @@ def detection(
         wrong=int((~right).sum()),
         undecided=undecided,
         problems=len(set(problems)),
-        baselines={name: Auroc.of(auroc(score, right, weights)) for name, score in baselines.items()},
+        baselines={name: Auroc.of(_auroc(score, right, weights)) for name, score in baselines.items()},
         detections=tuple(found),
         notes=(few,) if fewest < FEW else (),
     )
 
 
-def auroc(score: Array, right: _Bools, weights: _Weights) -> Array:
-    """AUROC [B] of a score [n] for each weighting [B, n] of the texts; a tie counts half, NaN where a label is missing.
-
-    It is the share of pairs of a right and a wrong text in which the right one has the larger score (Mann-Whitney).
-    """
-    order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.concatenate([[True], np.diff(score[order]) != 0]))
-    ordered = weights[:, order].astype(np.float64)
-    hits = np.add.reduceat(ordered * right[order], starts, axis=1)
-    misses = np.add.reduceat(ordered * ~right[order], starts, axis=1)
-    concordant = (hits * (misses.cumsum(axis=1) - misses / 2)).sum(axis=1)
-    pairs = hits.sum(axis=1) * misses.sum(axis=1)
-    return np.divide(concordant, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+def _auroc(score: Array, right: _Bools, weights: _Weights) -> Array:
+    return auroc(rank(score, right, weights))
 
 
 def halvings(problems: Sequence[str]) -> _Bools:
@@ -119,7 +111,7 @@ def _detection(
     return Detection(
         score=name,
         num_samples=settings[0].num_samples,
-        by_sigma={sigma: Auroc.of(auroc(score, right, weights)) for sigma, score in zip(sigmas, scores, strict=True)},
+        by_sigma={sigma: Auroc.of(_auroc(score, right, weights)) for sigma, score in zip(sigmas, scores, strict=True)},
         out_of_sample=Auroc.of(judged),
         picked=dict(zip(sigmas, picked, strict=True)),
     )
@@ -133,7 +125,7 @@ def out_of_sample(scores: Array, right: _Bools, weights: _Weights, halves: _Bool
     """
     judged, picked = [], np.zeros(len(scores), dtype=np.int64)
     for first in halves:
-        by_half = [np.array([auroc(score, right, weights * half) for score in scores]) for half in (first, ~first)]
+        by_half = [np.array([_auroc(score, right, weights * half) for score in scores]) for half in (first, ~first)]
         for seen, unseen in (by_half, by_half[::-1]):
             best = np.where(np.isnan(seen), -np.inf, seen).argmax(axis=0)
             value = np.take_along_axis(unseen, best[None], axis=0)[0]

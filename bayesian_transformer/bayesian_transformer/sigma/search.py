@@ -9,7 +9,7 @@ from tqdm import tqdm
 from ..grading import Grader, Verdict
 from .choosing import Choice, next_sigma, recommend
 from .labelled import Labelled, detection
-from .summary import Row, Setting, TextSums, bootstrap_weights, summarise
+from .summary import Row, Setting, TextSums, summarise, text_weights
 from .texts import Text
 
 
@@ -56,7 +56,7 @@ class Search:
 
     def rows(self) -> list[list[Row]]:
         """The table: for each number of weight samples its rows, by sigma."""
-        weights = bootstrap_weights([text.problem for text in self.texts])
+        weights = text_weights([text.problem for text in self.texts])
         return [
             [summarise(self.sums, Setting(sigma, count), weights) for sigma in self.sigmas]
             for count in self.sample_counts

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..bootstrap import LEVEL
 from .choosing import Choice
 from .labelled import FEW, SCORES, Auroc, Labelled
 from .search import Search
-from .summary import LEAST_FOR_HALVES, LEVEL, Row
+from .summary import LEAST_FOR_HALVES, Row
 
 SCHEMA_VERSION = 1
 SMALL_NLL = 0.01  # nats per token; below it a relative change is about hardly anything

@@ -4,20 +4,18 @@ Rates are sums over all tokens divided by sums over all tokens, so a long text c
 are percentiles of a bootstrap over problems, because tokens of one text, and texts of one problem, are alike.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-DRAWS = 1000
-LEVEL = 95  # percent
+from ..bootstrap import DEFAULT_DRAWS, LEVEL, bootstrap_weights, interval
+from ..metrics import Array
+
 LEAST_FOR_HALVES = 5  # weight samples: two noisy ones in each half
 _SEED = 20260512  # fixed: the same texts give the same intervals
-
-Array = NDArray[np.float64]
 
 
 class Setting(NamedTuple):
@@ -65,7 +63,7 @@ class Row:
     eu_correlation: float | None
 
 
-def summarise(texts: Sequence[TextSums], setting: Setting, weights: NDArray[np.int64]) -> Row:
+def summarise(texts: Sequence[TextSums], setting: Setting, weights: NDArray[np.integer[Any]]) -> Row:
     """The row of one setting. `weights` [B, n] says how often each text counts, see `bootstrap_weights`."""
     sums = [text.at[setting] for text in texts]
     tokens = np.array([text.tokens for text in texts], dtype=np.float64)
@@ -90,26 +88,13 @@ def summarise(texts: Sequence[TextSums], setting: Setting, weights: NDArray[np.i
     )
 
 
-def bootstrap_weights(problems: Sequence[str], draws: int = DRAWS) -> NDArray[np.int64]:
+def text_weights(problems: Sequence[str], draws: int = DEFAULT_DRAWS) -> NDArray[np.int32]:
     """How often each text counts, [1 + draws, n]: a row of ones, then as often as its problem was drawn."""
     number = {name: index for index, name in enumerate(dict.fromkeys(problems))}
-    count = len(number)
-    drawn = np.random.default_rng(_SEED).multinomial(count, np.full(count, 1 / count), size=draws)
-    weights = np.concatenate([np.ones((1, count), dtype=np.int64), drawn])
-    return weights[:, [number[name] for name in problems]]
+    return bootstrap_weights(len(number), draws, _SEED)[:, [number[name] for name in problems]]
 
 
-def percentiles(values: Array) -> tuple[float, float]:
-    """The interval of bootstrap values [B]; undefined draws (NaN) are left out, NaN if all are."""
-    defined = values[~np.isnan(values)]
-    if not defined.size:
-        return math.nan, math.nan
-    tail = (100 - LEVEL) / 2
-    low, high = np.percentile(defined, [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def flip_interval(flips: Array, tokens: Array, weights: NDArray[np.int64]) -> tuple[float, float] | None:
+def flip_interval(flips: Array, tokens: Array, weights: NDArray[np.integer[Any]]) -> tuple[float, float] | None:
     """The interval of the flip rate, from the flips and tokens of each text [n].
 
     None where each draw counts all texts alike, as where there is only one problem.
@@ -125,7 +110,7 @@ def flip_interval(flips: Array, tokens: Array, weights: NDArray[np.int64]) -> tu
         return edge, 1.0
     if (weights == 1).all():
         return None
-    return percentiles((weights[1:] @ flips) / (weights[1:] @ tokens))
+    return interval((weights[1:] @ flips) / (weights[1:] @ tokens))
 
 
 def estimator_noise(halves: Array) -> tuple[float | None, float | None]:

@@ -13,11 +13,11 @@ LEVEL = 95  # percent
 _SEED = 20250517  # fixed: the same results give the same intervals
 
 
-def bootstrap_weights(problems: int, draws: int) -> NDArray[np.int32]:
+def bootstrap_weights(problems: int, draws: int = DEFAULT_DRAWS, seed: int = _SEED) -> NDArray[np.int32]:
     """How often each problem counts, [1 + draws, problems]: a row of ones, then multinomial draws."""
     weights = np.ones((1 + draws, problems), dtype=np.int32)
     if problems:
-        generator = np.random.default_rng(_SEED)
+        generator = np.random.default_rng(seed)
         weights[1:] = generator.multinomial(problems, np.full(problems, 1 / problems), size=draws)
     return weights
 
