@@ -24,7 +24,7 @@ class Refusal:
 
     name: str  # as the error calls it; {} stands for what was found
     why: str  # in one sentence
-    found: Callable[[Any], object]  # what of it a VllmConfig, or an attention layer on a GPU, has; falsy if nothing
+    found: Callable[[Any], object]  # what of it a VllmConfig, or a layer's attention, has; falsy if nothing
     listed: str = ""  # what the page calls it, where the name holds a {}
 
 
@@ -170,10 +170,13 @@ GPU_SETTINGS = (
     ),
 )  # see attention/gpu.py
 
-_NOT_WRITTEN = "The particle rows' call of FlashAttention does not have it."
-GPU_ATTENTION = (
+_NOT_WRITTEN = "The particle rows' attention does not have it."
+_NO_WINDOW = (-1, (-1, -1))  # as vLLM's attention for CPUs and FlashAttention say it
+ATTENTION = (
     Refusal("ALiBi", _NOT_WRITTEN, lambda impl: impl.alibi_slopes is not None),
-    Refusal("sliding-window", "Particle rows attend to the whole context.", lambda i: i.sliding_window != (-1, -1)),
+    Refusal(
+        "sliding-window", "Particle rows attend to the whole context.", lambda i: i.sliding_window not in _NO_WINDOW
+    ),
     Refusal("soft-capped", _NOT_WRITTEN, lambda impl: impl.logits_soft_cap),
     Refusal("sink", _NOT_WRITTEN, lambda impl: impl.sinks is not None),
     Refusal(
@@ -182,20 +185,22 @@ GPU_ATTENTION = (
         lambda impl: impl.kv_sharing_target_layer_name is not None,
     ),
     Refusal("256-wide Blackwell", _NOT_WRITTEN, lambda impl: getattr(impl, "fa4_hd256", False)),
-)  # of a layer
+)  # of a layer, on either device
 
 
-def refuse_attention(stock: Any) -> None:
-    """ValueError if particle rows cannot attend with the attention implementation `stock` of a layer on a GPU."""
-    from vllm.v1.attention.backends.flash_attn import FlashAttentionImpl
+def refuse_attention(stock: Any, expected: type) -> None:
+    """ValueError if particle rows cannot attend with `stock`, the attention implementation of a layer.
 
-    if not isinstance(stock, FlashAttentionImpl):
+    Args:
+        expected: vLLM's class that the particle rows' attention is written for.
+    """
+    if not isinstance(stock, expected):
         raise ValueError(
-            f"TFB models need vLLM's FLASH_ATTN attention on a GPU, this layer has {type(stock).__name__}; "
-            "leave attention_backend unset"
+            f"TFB models need vLLM's {expected.__name__}, the attention of this layer is {type(stock).__name__}; "
+            "leave attention_backend unset, or choose another model"
         )
-    if kinds := refused(GPU_ATTENTION, stock):
-        raise ValueError(f"TFB models do not support {', '.join(kinds)} attention on a GPU; choose another model")
+    if kinds := refused(ATTENTION, stock):
+        raise ValueError(f"TFB models do not support {', '.join(kinds)} attention; choose another model")
 
 
 def _has_sliding_layer(hf_config: object) -> bool:

@@ -32,8 +32,7 @@ def _mixin(stock: Any) -> type:
     mixin: Any
     if current_platform.is_cuda():
         from .gpu import GpuParticleAttention as mixin  # imported where it can work only
-
-        refuse_attention(stock)
     else:
         from .cpu import CpuParticleAttention as mixin
+    refuse_attention(stock, mixin.over)
     return mixin

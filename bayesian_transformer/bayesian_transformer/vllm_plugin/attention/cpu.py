@@ -7,11 +7,12 @@ out = (sum_t e^(s_t - m) v_t + e^(s_own - m) v_own) / (sum_t e^(s_t - m) + e^(s_
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from vllm import _custom_ops as ops
+from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
 
 from ..kernels import AttentionFunction, attention_function
 from ..kernels.cpp import LANES
@@ -21,6 +22,7 @@ from ..particles import Particles
 class CpuParticleAttention:
     """Mixin over the CPU attention implementation; `particles` is set by `install`."""
 
+    over: ClassVar[type] = CPUAttentionBackendImpl
     particles: Particles
     packing: "CachePacking | None" = None  # learned at the first step
     attend: AttentionFunction
