@@ -5,7 +5,16 @@ from os import PathLike
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, LlamaConfig, Qwen2Config
+from transformers import (
+    AutoConfig,
+    GemmaConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from .architectures import ARCHITECTURES, Architecture
 from .noise_config import DEFAULT_RANK, NOISE_KINDS, NoiseConfig, check_kind
@@ -17,9 +26,14 @@ __all__ = [
     "Architecture",
     "NoiseConfig",
     "NoiseKeys",
+    "TFBGemmaConfig",
+    "TFBGraniteConfig",
     "TFBKeys",
     "TFBLlamaConfig",
+    "TFBMistralConfig",
+    "TFBPhi3Config",
     "TFBQwen2Config",
+    "TFBQwen3Config",
     "check_kind",
     "register_configs",
 ]
@@ -67,6 +81,41 @@ class TFBQwen2Config(TFBKeys, Qwen2Config):
     """Qwen2Config plus the TFB keys."""
 
     model_type = "tfb_qwen2"
+
+
+@strict
+class TFBQwen3Config(TFBKeys, Qwen3Config):
+    """Qwen3Config plus the TFB keys."""
+
+    model_type = "tfb_qwen3"
+
+
+@strict
+class TFBMistralConfig(TFBKeys, MistralConfig):
+    """MistralConfig plus the TFB keys."""
+
+    model_type = "tfb_mistral"
+
+
+@strict
+class TFBGraniteConfig(TFBKeys, GraniteConfig):
+    """GraniteConfig plus the TFB keys."""
+
+    model_type = "tfb_granite"
+
+
+@strict
+class TFBGemmaConfig(TFBKeys, GemmaConfig):
+    """GemmaConfig plus the TFB keys."""
+
+    model_type = "tfb_gemma"
+
+
+@strict
+class TFBPhi3Config(TFBKeys, Phi3Config):
+    """Phi3Config plus the TFB keys."""
+
+    model_type = "tfb_phi3"
 
 
 def register_configs() -> None:

@@ -58,7 +58,8 @@ def test_each_kind_is_refused_by_name(
     monkeypatch.setattr(attention, "current_platform", platform)
     particles: Any = SimpleNamespace(num_tokens=0, noisy_samples=2)
     refused = SimpleNamespace(impl=layer(device, config, monkeypatch, **options))
-    with pytest.raises(ValueError, match=f"^TFB models do not support {said} attention; choose another model$"):
+    refusal = pytest.raises(ValueError, match=f"^TFB models do not support {said} attention; choose another model$")
+    with set_current_vllm_config(config), refusal:
         attention.install(refused, particles)
     accepted = SimpleNamespace(impl=layer(device, config, monkeypatch))
     attention.install(accepted, particles)
@@ -72,7 +73,8 @@ def test_every_kind_of_the_table_has_a_test() -> None:
 
 def test_several_kinds_are_named_at_once(config: VllmConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     stock = layer("cpu", config, monkeypatch, sliding_window=4, logits_soft_cap=30.0)
-    with pytest.raises(ValueError, match="do not support sliding-window, soft-capped attention"):
+    refusal = pytest.raises(ValueError, match="do not support sliding-window, soft-capped attention")
+    with set_current_vllm_config(config), refusal:
         refuse_attention(stock, CPUAttentionBackendImpl)
 
 

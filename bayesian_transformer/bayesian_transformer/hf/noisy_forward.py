@@ -69,7 +69,9 @@ class ParticleNoise:
             x = args[0].reshape(*positions.shape, self.noisy_samples, -1)
             noise = self._low_rank if self.config.bayes_noise in NOISE_KINDS else self._full_rank
             added = noise(site, projection, x, positions.to(x.device))
-            return (output.float() + added.reshape(output.shape)).to(output.dtype)
+            part = output[..., projection.outputs]
+            noisy = (part.float() + added.reshape(part.shape)).to(output.dtype)
+            return noisy if part.shape == output.shape else _with_part(output, projection.outputs, noisy)
 
         return add_noise
 
@@ -102,6 +104,13 @@ class ParticleNoise:
             torch.arange(1, self.noisy_samples + 1, device=device),
             width,
         )
+
+
+def _with_part(output: Tensor, outputs: slice, part: Tensor) -> Tensor:
+    """A copy of `output` [..., out] whose `outputs` are `part`."""
+    copied = output.clone()
+    copied[..., outputs] = part
+    return copied
 
 
 _APPLIED: ContextVar[ParticleNoise | None] = ContextVar("noise applied in this thread", default=None)

@@ -5,12 +5,13 @@ settings are applied in `engine_config.TFBModelConfig`, when an engine starts; t
 when its layers are made. No option of a single request is refused.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from vllm.config import CompilationMode, CUDAGraphMode
+from vllm.config import CompilationMode, CUDAGraphMode, get_current_vllm_config
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
@@ -31,6 +32,25 @@ class Refusal:
 def refused(refusals: Iterable[Refusal], subject: Any) -> list[str]:
     """The names of the refusals that meet `subject`."""
     return [refusal.name.format(found) for refusal in refusals if (found := refusal.found(subject))]
+
+
+def _window(hf_config: Any) -> float:
+    """Tokens that the sliding window of some layer holds; infinite if all layers see all tokens."""
+    kinds = getattr(hf_config, "layer_types", None)
+    window = getattr(hf_config, "sliding_window", None)
+    return math.inf if not window or (kinds and "sliding_attention" not in kinds) else window
+
+
+def _layer_window(stock: Any) -> float:
+    """Tokens that a layer's sliding window holds; infinite without one."""
+    window = stock.sliding_window  # of vLLM's attention for CPUs: their number, or -1
+    if isinstance(window, tuple):  # of FlashAttention: how many earlier and how many later ones, or -1 for all
+        window = -1 if window[0] < 0 else window[0] + 1
+    return math.inf if window < 0 else window
+
+
+def _shorter_window(stock: Any) -> bool:
+    return (window := _layer_window(stock)) < math.inf and window < get_current_vllm_config().model_config.max_model_len
 
 
 SETTINGS = (
@@ -117,9 +137,10 @@ SETTINGS = (
         listed="a kv_cache_dtype other than auto, bfloat16, float16 or float32",
     ),
     Refusal(
-        "sliding-window attention",
+        "a sliding window of {} tokens (choose a max_model_len that is no longer)",
         "Particle rows attend to the whole context.",
-        lambda c: c.cache_config.sliding_window is not None or _has_sliding_layer(c.model_config.hf_config),
+        lambda c: (window := _window(c.model_config.hf_config)) < c.model_config.max_model_len and window,
+        listed="a sliding window shorter than max_model_len",
     ),
     Refusal(
         "dual_chunk_attention_config",
@@ -171,12 +192,9 @@ GPU_SETTINGS = (
 )  # see attention/gpu.py
 
 _NOT_WRITTEN = "The particle rows' attention does not have it."
-_NO_WINDOW = (-1, (-1, -1))  # as vLLM's attention for CPUs and FlashAttention say it
 ATTENTION = (
     Refusal("ALiBi", _NOT_WRITTEN, lambda impl: impl.alibi_slopes is not None),
-    Refusal(
-        "sliding-window", "Particle rows attend to the whole context.", lambda i: i.sliding_window not in _NO_WINDOW
-    ),
+    Refusal("sliding-window", "Particle rows attend to all of max_model_len, a window to less.", _shorter_window),
     Refusal("soft-capped", _NOT_WRITTEN, lambda impl: impl.logits_soft_cap),
     Refusal("sink", _NOT_WRITTEN, lambda impl: impl.sinks is not None),
     Refusal(
@@ -201,10 +219,6 @@ def refuse_attention(stock: Any, expected: type) -> None:
         )
     if kinds := refused(ATTENTION, stock):
         raise ValueError(f"TFB models do not support {', '.join(kinds)} attention; choose another model")
-
-
-def _has_sliding_layer(hf_config: object) -> bool:
-    return "sliding_attention" in (getattr(hf_config, "layer_types", None) or [])
 
 
 def _other_backends(attention: Any) -> str:
