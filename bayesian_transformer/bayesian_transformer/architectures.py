@@ -27,6 +27,8 @@ class Architecture:
     model_path: str  # the TFB model of transformers
     vllm_model_path: str  # the TFB model of vLLM
     prompts: str  # key of PROMPT_FAMILIES in run/utils/config.py
+    windows: bool = False  # layers may have a sliding window, which vLLM and transformers read alike
+    needs_range: bool = False  # its numbers leave the range of float16
     fused_qkv: bool = False  # the checkpoint holds `self_attn.qkv_proj`, the rows of q over those of k over those of v
 
     @property
@@ -45,10 +47,8 @@ class Architecture:
         return _imported(self.model_path)
 
 
-def _family(
-    base_model_type: str, name: str, prompts: str, *, published_name: str = "", fused_qkv: bool = False
-) -> Architecture:
-    """A declaration whose classes have their names of the family's `name`, or of its name in what is published."""
+def _family(base_model_type: str, name: str, prompts: str, *, published_name: str = "", **traits: bool) -> Architecture:
+    """A declaration whose classes are named after the family's `name`; `traits` are the last fields of Architecture."""
     vllm_architecture = f"VllmTFB{published_name or name}ForCausalLM"
     return Architecture(
         base_model_type=base_model_type,
@@ -57,7 +57,7 @@ def _family(
         model_path=f"{_MODELS}.tfb_llama:TFB{name}ForCausalLM",
         vllm_model_path=f"{_MODELS}.tfb_{name.lower()}_vllm:{vllm_architecture}",
         prompts=prompts,
-        fused_qkv=fused_qkv,
+        **traits,
     )
 
 
@@ -67,10 +67,12 @@ ARCHITECTURES = {
         _family("llama", "Llama", "llama", published_name="LLama"),
         _family("qwen2", "Qwen2", "qwen2"),
         _family("qwen3", "Qwen3", "qwen2"),
-        _family("mistral", "Mistral", "qwen2"),
+        _family("mistral", "Mistral", "qwen2", windows=True),
         _family("granite", "Granite", "qwen2"),
         _family("gemma", "Gemma", "qwen2"),
-        _family("phi3", "Phi3", "qwen2", fused_qkv=True),
+        _family("gemma2", "Gemma2", "qwen2", windows=True, needs_range=True),
+        _family("gemma3_text", "Gemma3", "qwen2", windows=True, needs_range=True),
+        _family("phi3", "Phi3", "qwen2", windows=True, fused_qkv=True),
     )
 }
 

@@ -7,6 +7,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import (
     AutoConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GraniteConfig,
     LlamaConfig,
@@ -26,6 +28,8 @@ __all__ = [
     "Architecture",
     "NoiseConfig",
     "NoiseKeys",
+    "TFBGemma2Config",
+    "TFBGemma3Config",
     "TFBGemmaConfig",
     "TFBGraniteConfig",
     "TFBKeys",
@@ -109,6 +113,20 @@ class TFBGemmaConfig(TFBKeys, GemmaConfig):
     """GemmaConfig plus the TFB keys."""
 
     model_type = "tfb_gemma"
+
+
+@strict
+class TFBGemma2Config(TFBKeys, Gemma2Config):
+    """Gemma2Config plus the TFB keys."""
+
+    model_type = "tfb_gemma2"
+
+
+@strict
+class TFBGemma3Config(TFBKeys, Gemma3TextConfig):
+    """Gemma3TextConfig plus the TFB keys."""
+
+    model_type = "tfb_gemma3_text"
 
 
 @strict

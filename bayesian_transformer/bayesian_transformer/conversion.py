@@ -92,6 +92,8 @@ def _check_architecture(model_path: Path, config: dict[str, Any], architecture: 
         raise ValueError(f"{path}: model_type is {model_type}, not {architecture}; use --architecture {model_type}")
     if model_type == "mistral" and config.get("layer_types"):  # transformers takes it for a Ministral
         raise ValueError(f"{path}: layer_types make this mistral a ministral, which is not supported")
+    if config.get("use_bidirectional_attention"):
+        raise ValueError(f"{path}: use_bidirectional_attention lets tokens see later ones, which particle rows do not")
     if "quantization_config" in config:
         raise ValueError(f"{path}: the checkpoint is quantised; convert the unquantised model instead")
     return model_type

@@ -59,7 +59,36 @@ FAMILIES = {
         },
     ),
     "gemma": Family("gemma", {"head_dim": 96, "num_key_value_heads": 1, "tie_word_embeddings": True}),
+    "mistral with a window": Family("mistral", {"head_dim": 32, "sliding_window": 19}),
+    "gemma2": Family(
+        "gemma2",
+        {
+            "head_dim": 32,
+            "sliding_window": 19,  # of every other layer
+            "query_pre_attn_scalar": 24,
+            "attn_logit_softcapping": 3.0,  # low enough to be felt
+            "final_logit_softcapping": 5.0,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "gemma3": Family(
+        "gemma3_text",
+        {
+            "head_dim": 64,
+            "num_hidden_layers": 4,
+            "sliding_window": 33,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention"],
+            "query_pre_attn_scalar": 40,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+            "tie_word_embeddings": True,
+        },
+        "left",
+    ),
     "phi3": Family("phi3", {"hidden_size": 128, "tie_word_embeddings": False, "sliding_window": 256}),
+    "phi3 with a window": Family("phi3", {"hidden_size": 128, "tie_word_embeddings": False, "sliding_window": 32}),
     "phi4": Family(
         "phi3",
         {

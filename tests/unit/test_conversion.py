@@ -192,6 +192,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: edit_config(path, model_type="mistral", layer_types=["full_attention"] * 2),
         "layer_types make this mistral a ministral",
     ),
+    "bidirectional": (
+        lambda path: edit_config(path, use_bidirectional_attention=True),
+        "use_bidirectional_attention lets tokens see later ones",
+    ),
     "already TFB": (lambda path: edit_config(path, model_type="tfb_llama"), "a TFB checkpoint already"),
     "quantised": (lambda path: edit_config(path, quantization_config={"bits": 4}), "unquantised model"),
     "layers": (lambda path: edit_config(path, num_hidden_layers=None), "num_hidden_layers"),

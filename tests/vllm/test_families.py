@@ -1,5 +1,6 @@
 """Each family of FAMILIES: vLLM, transformers and scoring agree per token, and noise of size zero changes no token."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,9 +24,15 @@ pytestmark = pytest.mark.engine
 TOKENS, SIGMA, NUM_SAMPLES = 12, 0.1, 4
 EPISTEMIC = FIELDS.index("epistemic")
 LENGTHS = (40, 1, 77)  # of the prompts; one is longer than a chunk of the prefill
+CACHED = (32, 0, 64)  # of them, in whole blocks, once they have been decoded
 SEEDS = [3, -(2**40) - 1, 2**63 + 5]  # one for each prompt
-# Prefill in chunks of 32 tokens.
-OPTIONS: dict[str, Any] = {"skip_tokenizer_init": True, "max_num_batched_tokens": 32, "max_model_len": 256}
+# Prefill in chunks of 32 tokens, and blocks of 32: those before a window go back to vLLM while a text grows.
+OPTIONS: dict[str, Any] = {
+    "skip_tokenizer_init": True,
+    "max_num_batched_tokens": 32,
+    "max_model_len": 256,
+    "block_size": 32,
+}
 
 Decoded = tuple[list[int], np.ndarray]  # new tokens, and their quantities [tokens, 8]
 
@@ -35,13 +42,15 @@ def prompts() -> list[list[int]]:
     return [rng.integers(3, VOCABULARY, length).tolist() for length in LENGTHS]
 
 
-def decode(llm: Any) -> list[Decoded]:
+def decode(llm: Any, cached: Sequence[int] = (0, 0, 0)) -> list[Decoded]:
+    """vLLM's greedy tokens, `cached` tokens of whose prompts are in its cache already."""
     sampling = [
         vllm.SamplingParams(seed=seed, temperature=0.0, max_tokens=TOKENS, ignore_eos=True, detokenize=False)
         for seed in SEEDS
     ]
-    outputs = [output.outputs[0] for output in llm.generate(token_prompts(prompts()), sampling, use_tqdm=False)]
-    return [(list(output.token_ids), table(output)) for output in outputs]
+    outputs = llm.generate(token_prompts(prompts()), sampling, use_tqdm=False)
+    assert [output.num_cached_tokens for output in outputs] == list(cached)
+    return [(list(output.outputs[0].token_ids), table(output.outputs[0])) for output in outputs]
 
 
 def generate(model: Any) -> list[Decoded]:
@@ -79,9 +88,9 @@ def test_all_engines_agree_on_every_token(name: str, tmp_path: Path) -> None:
     tfb = convert_checkpoint(base, tmp_path / "tfb", bayes_noise=FAMILIES[name].bayes_noise)
     noise = {"num_samples": NUM_SAMPLES, "bayes_sigma": SIGMA}
     with engine(tfb, in_process=True, hf_overrides=noise, **OPTIONS) as llm:
-        first, again = decode(llm), decode(llm)  # the second time, prompts are in the cache
+        first, again = decode(llm), decode(llm, cached=CACHED)
         llm.apply_model(partial(set_sigma, sigma=0.0))
-        silent = decode(llm)
+        silent = decode(llm, cached=CACHED)
     model = AutoModelForCausalLM.from_pretrained(tfb, dtype=torch.float32, **noise).eval()
     generated = generate(model)
     for (tokens, numbers), prompt, seed, *others in zip(first, prompts(), SEEDS, again, generated, strict=True):
@@ -92,3 +101,20 @@ def test_all_engines_agree_on_every_token(name: str, tmp_path: Path) -> None:
             assert largest_difference(other_numbers, numbers) <= 1
     assert max(np.abs(numbers[:, EPISTEMIC]).max() for _, numbers in silent) < 1e-5
     assert [tokens for tokens, _ in silent] == stock_tokens(base)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_layers_with_and_without_windows_share_a_block_table_or_not(together: bool, tmp_path: Path) -> None:
+    """vLLM keeps a block table for each kind of layer, or one for all, in which no block is given back."""
+    base = save_family("gemma3", tmp_path / "base")
+    tfb = convert_checkpoint(base, tmp_path / "tfb")
+    noise = {"num_samples": NUM_SAMPLES, "bayes_sigma": SIGMA}
+    options = OPTIONS | {"disable_hybrid_kv_cache_manager": together}
+    with engine(tfb, in_process=True, hf_overrides=noise, **options) as llm:
+        groups = llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_config.kv_cache_groups
+        assert (len(groups) == 1) is together
+        decoded = decode(llm)
+    model = AutoModelForCausalLM.from_pretrained(tfb, dtype=torch.float32, **noise).eval()
+    for (tokens, numbers), prompt, seed in zip(decoded, prompts(), SEEDS, strict=True):
+        scored = score(model, prompt, tokens, seed=seed).stack().double().numpy()
+        assert largest_difference(scored, numbers) <= 1

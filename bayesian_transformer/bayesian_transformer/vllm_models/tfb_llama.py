@@ -6,6 +6,8 @@ Where a family's checkpoints fuse the projections, they lie on the q and v rows 
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
     GemmaForCausalLM,
     GraniteForCausalLM,
     LlamaForCausalLM,
@@ -18,6 +20,8 @@ from transformers import (
 
 from ..architectures import ARCHITECTURES
 from ..config import (
+    TFBGemma2Config,
+    TFBGemma3Config,
     TFBGemmaConfig,
     TFBGraniteConfig,
     TFBLlamaConfig,
@@ -73,6 +77,20 @@ class TFBGemmaForCausalLM(TFBModel, GemmaForCausalLM):
     """GemmaForCausalLM with uncertainties."""
 
     config_class = TFBGemmaConfig
+
+
+class TFBGemma2ForCausalLM(TFBModel, Gemma2ForCausalLM):
+    """Gemma2ForCausalLM with uncertainties. Its attention is `eager`: that of `sdpa` leaves out the soft cap."""
+
+    config_class = TFBGemma2Config
+    _supports_sdpa = False
+    _supports_flex_attn = False
+
+
+class TFBGemma3ForCausalLM(TFBModel, Gemma3ForCausalLM):
+    """Gemma3ForCausalLM with uncertainties."""
+
+    config_class = TFBGemma3Config
 
 
 class TFBPhi3ForCausalLM(TFBModel, Phi3ForCausalLM):

@@ -5,7 +5,6 @@ settings are applied in `engine_config.TFBModelConfig`, when an engine starts; t
 when its layers are made. No option of a single request is refused.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,8 @@ import torch
 from vllm.config import CompilationMode, CUDAGraphMode, get_current_vllm_config
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+from ..architectures import architecture_of
 
 _CACHE_DTYPES = ("auto", "bfloat16", "float16", "float32")
 _GRAPH_MODES = (None, CUDAGraphMode.NONE, CUDAGraphMode.FULL_DECODE_ONLY)
@@ -34,23 +35,19 @@ def refused(refusals: Iterable[Refusal], subject: Any) -> list[str]:
     return [refusal.name.format(found) for refusal in refusals if (found := refusal.found(subject))]
 
 
-def _window(hf_config: Any) -> float:
-    """Tokens that the sliding window of some layer holds; infinite if all layers see all tokens."""
-    kinds = getattr(hf_config, "layer_types", None)
-    window = getattr(hf_config, "sliding_window", None)
-    return math.inf if not window or (kinds and "sliding_attention" not in kinds) else window
-
-
-def _layer_window(stock: Any) -> float:
-    """Tokens that a layer's sliding window holds; infinite without one."""
-    window = stock.sliding_window  # of vLLM's attention for CPUs: their number, or -1
-    if isinstance(window, tuple):  # of FlashAttention: how many earlier and how many later ones, or -1 for all
-        window = -1 if window[0] < 0 else window[0] + 1
-    return math.inf if window < 0 else window
+def _unread_window(config: Any) -> int:
+    """Tokens of a sliding window in the config of a family that has none in vLLM or in transformers; 0 without one."""
+    hf_config = config.model_config.hf_config
+    kinds, window = getattr(hf_config, "layer_types", None), getattr(hf_config, "sliding_window", None)
+    if architecture_of(hf_config.model_type).windows or not window or (kinds and "sliding_attention" not in kinds):
+        return 0
+    return window if window < config.model_config.max_model_len else 0
 
 
 def _shorter_window(stock: Any) -> bool:
-    return (window := _layer_window(stock)) < math.inf and window < get_current_vllm_config().model_config.max_model_len
+    """Whether a layer of FlashAttention has a sliding window that max_model_len exceeds."""
+    earlier = stock.sliding_window[0]  # how many earlier tokens a row sees; -1 for all
+    return earlier >= 0 and earlier + 1 < get_current_vllm_config().model_config.max_model_len
 
 
 SETTINGS = (
@@ -137,10 +134,20 @@ SETTINGS = (
         listed="a kv_cache_dtype other than auto, bfloat16, float16 or float32",
     ),
     Refusal(
-        "a sliding window of {} tokens (choose a max_model_len that is no longer)",
-        "Particle rows attend to the whole context.",
-        lambda c: (window := _window(c.model_config.hf_config)) < c.model_config.max_model_len and window,
-        listed="a sliding window shorter than max_model_len",
+        "a sliding window of {} tokens in this family (choose a max_model_len that is no longer)",
+        "vLLM and transformers read it in different ways, or not at all.",
+        _unread_window,
+        listed="a sliding window shorter than max_model_len in a family without windows",
+    ),
+    Refusal(
+        "dtype=float16 with {}",
+        "Its numbers leave the range of float16. vLLM refuses its base model too, which it knows by its model type.",
+        lambda c: (
+            c.model_config.dtype == torch.float16
+            and architecture_of(c.model_config.hf_config.model_type).needs_range
+            and c.model_config.hf_config.model_type
+        ),
+        listed="dtype=float16 with Gemma 2 and Gemma 3",
     ),
     Refusal(
         "dual_chunk_attention_config",
@@ -153,9 +160,12 @@ SETTINGS = (
         lambda c: c.compilation_config.mode == CompilationMode.STOCK_TORCH_COMPILE,
     ),
     Refusal(
-        "is_causal=false",
+        "is_causal=false or use_bidirectional_attention",
         "Particle rows attend to earlier tokens only.",
-        lambda c: not getattr(c.model_config.hf_config, "is_causal", True),
+        lambda c: (
+            not getattr(c.model_config.hf_config, "is_causal", True)
+            or getattr(c.model_config.hf_config, "use_bidirectional_attention", None)
+        ),
     ),
     Refusal(
         "VLLM_USE_V2_MODEL_RUNNER=1",
@@ -192,33 +202,43 @@ GPU_SETTINGS = (
 )  # see attention/gpu.py
 
 _NOT_WRITTEN = "The particle rows' attention does not have it."
+_NOT_ON_A_GPU = "The particle rows' call of FlashAttention does not have it."
 ATTENTION = (
     Refusal("ALiBi", _NOT_WRITTEN, lambda impl: impl.alibi_slopes is not None),
-    Refusal("sliding-window", "Particle rows attend to all of max_model_len, a window to less.", _shorter_window),
-    Refusal("soft-capped", _NOT_WRITTEN, lambda impl: impl.logits_soft_cap),
     Refusal("sink", _NOT_WRITTEN, lambda impl: impl.sinks is not None),
     Refusal(
         "cross-layer shared",
         "A particle row's own key and value are those of its own layer.",
         lambda impl: impl.kv_sharing_target_layer_name is not None,
     ),
-    Refusal("256-wide Blackwell", _NOT_WRITTEN, lambda impl: getattr(impl, "fa4_hd256", False)),
 )  # of a layer, on either device
 
+GPU_ATTENTION = (
+    Refusal(
+        "sliding-window",
+        "The particle rows' call of FlashAttention does not have a window shorter than max_model_len.",
+        _shorter_window,
+    ),
+    Refusal("soft-capped", _NOT_ON_A_GPU, lambda impl: impl.logits_soft_cap),
+    Refusal("256-wide Blackwell", _NOT_ON_A_GPU, lambda impl: getattr(impl, "fa4_hd256", False)),
+)  # of a layer
 
-def refuse_attention(stock: Any, expected: type) -> None:
+
+def refuse_attention(stock: Any, expected: type, more: Iterable[Refusal] = ()) -> None:
     """ValueError if particle rows cannot attend with `stock`, the attention implementation of a layer.
 
     Args:
         expected: vLLM's class that the particle rows' attention is written for.
+        more: what is refused on one device only.
     """
     if not isinstance(stock, expected):
         raise ValueError(
             f"TFB models need vLLM's {expected.__name__}, the attention of this layer is {type(stock).__name__}; "
             "leave attention_backend unset, or choose another model"
         )
-    if kinds := refused(ATTENTION, stock):
-        raise ValueError(f"TFB models do not support {', '.join(kinds)} attention; choose another model")
+    if kinds := refused([*ATTENTION, *more], stock):
+        on_a_gpu = " on a GPU" if refused(more, stock) else ""
+        raise ValueError(f"TFB models do not support {', '.join(kinds)} attention{on_a_gpu}; choose another model")
 
 
 def _other_backends(attention: Any) -> str:
