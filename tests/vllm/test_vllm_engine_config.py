@@ -68,6 +68,14 @@ def test_families_whose_numbers_leave_the_range_of_float16(kind: str, tmp_path: 
         engine_config(folder, dtype="float16")
 
 
+@pytest.mark.parametrize("kind", ["qwen3", "gemma"])
+def test_biases_that_vllm_leaves_out(kind: str, tmp_path: Path) -> None:
+    folder = save_model_without_weights(tmp_path / "TFB-tiny", kind)
+    engine_config(folder)
+    with pytest.raises(Exception, match=f"TFB models do not support: attention_bias with tfb_{kind}"):
+        engine_config(folder, hf_overrides={"attention_bias": True})
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [

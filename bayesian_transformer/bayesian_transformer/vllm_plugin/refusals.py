@@ -150,6 +150,16 @@ SETTINGS = (
         listed="dtype=float16 with Gemma 2 and Gemma 3",
     ),
     Refusal(
+        "attention_bias with {}",
+        "vLLM leaves out the bias of o_proj, which transformers adds.",
+        lambda c: (
+            (model_type := c.model_config.hf_config.model_type) in ("tfb_qwen3", "tfb_gemma")
+            and getattr(c.model_config.hf_config, "attention_bias", False)
+            and model_type
+        ),
+        listed="attention_bias with Qwen3 and Gemma 1",
+    ),
+    Refusal(
         "dual_chunk_attention_config",
         "Qwen2.5-1M's attention in chunks differs from that of the particle rows.",
         lambda c: getattr(c.model_config.hf_config, "dual_chunk_attention_config", None) is not None,
