@@ -1,8 +1,9 @@
 """The supported model families, one declaration each. Importing this module imports neither torch nor transformers.
 
-To add one, add an `Architecture` here, and what it names: a config class in config.py, a class of transformers in
-vllm_models/tfb_llama.py (which holds every family's), a class of vLLM in a file of its own in vllm_models/, and prompts
-in run/utils/config.py if an existing family's do not fit. docs/architecture.md has the tests that tell.
+To add one, add a line to ARCHITECTURES, and the classes that follow from its name: a config class in config.py, a class
+of transformers in vllm_models/tfb_llama.py (which holds every family's), a class of vLLM in a file of its own in
+vllm_models/, and prompts in run/utils/config.py if an existing family's do not fit. docs/architecture.md has the tests
+that tell.
 """
 
 import importlib
@@ -16,8 +17,8 @@ _MODELS = "bayesian_transformer.vllm_models"
 class Architecture:
     """One model family. Classes are named as "module:class" and imported when they are asked for.
 
-    The decoder layers must lie at `model.layers` and hold `self_attn.{q,k,v}_proj` in the checkpoint, and
-    `self_attn.qkv_proj` and `self_attn.attn` in vLLM's class.
+    The decoder layers must lie at `model.layers` and hold `self_attn.{q,k,v}_proj` in the checkpoint, or
+    `self_attn.qkv_proj`, and `self_attn.qkv_proj` and `self_attn.attn` in vLLM's class.
     """
 
     base_model_type: str  # `model_type` of the base checkpoint
@@ -26,6 +27,9 @@ class Architecture:
     model_path: str  # the TFB model of transformers
     vllm_model_path: str  # the TFB model of vLLM
     prompts: str  # key of PROMPT_FAMILIES in run/utils/config.py
+    windows: bool = False  # layers may have a sliding window, which vLLM and transformers read alike
+    needs_range: bool = False  # its numbers leave the range of float16
+    fused_qkv: bool = False  # the checkpoint holds `self_attn.qkv_proj`, the rows of q over those of k over those of v
 
     @property
     def model_type(self) -> str:
@@ -43,24 +47,42 @@ class Architecture:
         return _imported(self.model_path)
 
 
+def _family(base_model_type: str, name: str, prompts: str, *, published_name: str = "", **traits: bool) -> Architecture:
+    """A declaration whose classes are named after the family's `name`; `traits` are the last fields of Architecture."""
+    vllm_architecture = f"VllmTFB{published_name or name}ForCausalLM"
+    return Architecture(
+        base_model_type=base_model_type,
+        vllm_architecture=vllm_architecture,
+        config_path=f"bayesian_transformer.config:TFB{name}Config",
+        model_path=f"{_MODELS}.tfb_llama:TFB{name}ForCausalLM",
+        vllm_model_path=f"{_MODELS}.tfb_{name.lower()}_vllm:{vllm_architecture}",
+        prompts=prompts,
+        **traits,
+    )
+
+
 ARCHITECTURES = {
-    "llama": Architecture(
-        base_model_type="llama",
-        vllm_architecture="VllmTFBLLamaForCausalLM",
-        config_path="bayesian_transformer.config:TFBLlamaConfig",
-        model_path=f"{_MODELS}.tfb_llama:TFBLlamaForCausalLM",
-        vllm_model_path=f"{_MODELS}.tfb_llama_vllm:VllmTFBLLamaForCausalLM",
-        prompts="llama",
-    ),
-    "qwen2": Architecture(
-        base_model_type="qwen2",
-        vllm_architecture="VllmTFBQwen2ForCausalLM",
-        config_path="bayesian_transformer.config:TFBQwen2Config",
-        model_path=f"{_MODELS}.tfb_llama:TFBQwen2ForCausalLM",
-        vllm_model_path=f"{_MODELS}.tfb_qwen2_vllm:VllmTFBQwen2ForCausalLM",
-        prompts="qwen2",
-    ),
+    family.base_model_type: family
+    for family in (
+        _family("llama", "Llama", "llama", published_name="LLama"),
+        _family("qwen2", "Qwen2", "qwen2"),
+        _family("qwen3", "Qwen3", "qwen2"),
+        _family("mistral", "Mistral", "qwen2", windows=True),
+        _family("granite", "Granite", "qwen2"),
+        _family("gemma", "Gemma", "qwen2"),
+        _family("gemma2", "Gemma2", "qwen2", windows=True, needs_range=True),
+        _family("gemma3_text", "Gemma3", "qwen2", windows=True, needs_range=True),
+        _family("phi3", "Phi3", "qwen2", windows=True, fused_qkv=True),
+    )
 }
+
+
+def architecture_of(model_type: object) -> Architecture:
+    """The family of a `model_type`, that of its base models or of its TFB models; ValueError if it is none of ours."""
+    for architecture in ARCHITECTURES.values():
+        if model_type in (architecture.base_model_type, architecture.model_type):
+            return architecture
+    raise ValueError(f"model_type {model_type!r} is not supported; it must be one of {', '.join(ARCHITECTURES)}")
 
 
 def _imported(path: str) -> Any:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from .architectures import ARCHITECTURES
 from .files import parse_document, read_document
-from .noise import PROJECTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -42,16 +41,6 @@ class StoredTensor:
     shape: tuple[int, ...]
     begin: int  # first byte in the file
     end: int  # one past the last
-
-
-def projection_name(layer: int, projection: str) -> str:
-    """Checkpoint prefix of a noisy projection, for example `model.layers.0.self_attn.q_proj`."""
-    return f"model.layers.{layer}.self_attn.{projection}"
-
-
-def noisy_projections(num_layers: int) -> list[str]:
-    """Checkpoint prefixes of all noisy projections, in layer order."""
-    return [projection_name(layer, projection) for layer in range(num_layers) for projection in PROJECTIONS]
 
 
 def check_weight(name: str, tensor: Tensor) -> None:

@@ -5,7 +5,18 @@ from os import PathLike
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, LlamaConfig, Qwen2Config
+from transformers import (
+    AutoConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from .architectures import ARCHITECTURES, Architecture
 from .noise_config import DEFAULT_RANK, NOISE_KINDS, NoiseConfig, check_kind
@@ -17,9 +28,16 @@ __all__ = [
     "Architecture",
     "NoiseConfig",
     "NoiseKeys",
+    "TFBGemma2Config",
+    "TFBGemma3Config",
+    "TFBGemmaConfig",
+    "TFBGraniteConfig",
     "TFBKeys",
     "TFBLlamaConfig",
+    "TFBMistralConfig",
+    "TFBPhi3Config",
     "TFBQwen2Config",
+    "TFBQwen3Config",
     "check_kind",
     "register_configs",
 ]
@@ -67,6 +85,55 @@ class TFBQwen2Config(TFBKeys, Qwen2Config):
     """Qwen2Config plus the TFB keys."""
 
     model_type = "tfb_qwen2"
+
+
+@strict
+class TFBQwen3Config(TFBKeys, Qwen3Config):
+    """Qwen3Config plus the TFB keys."""
+
+    model_type = "tfb_qwen3"
+
+
+@strict
+class TFBMistralConfig(TFBKeys, MistralConfig):
+    """MistralConfig plus the TFB keys."""
+
+    model_type = "tfb_mistral"
+
+
+@strict
+class TFBGraniteConfig(TFBKeys, GraniteConfig):
+    """GraniteConfig plus the TFB keys."""
+
+    model_type = "tfb_granite"
+
+
+@strict
+class TFBGemmaConfig(TFBKeys, GemmaConfig):
+    """GemmaConfig plus the TFB keys."""
+
+    model_type = "tfb_gemma"
+
+
+@strict
+class TFBGemma2Config(TFBKeys, Gemma2Config):
+    """Gemma2Config plus the TFB keys."""
+
+    model_type = "tfb_gemma2"
+
+
+@strict
+class TFBGemma3Config(TFBKeys, Gemma3TextConfig):
+    """Gemma3TextConfig plus the TFB keys."""
+
+    model_type = "tfb_gemma3_text"
+
+
+@strict
+class TFBPhi3Config(TFBKeys, Phi3Config):
+    """Phi3Config plus the TFB keys."""
+
+    model_type = "tfb_phi3"
 
 
 def register_configs() -> None:

@@ -28,7 +28,6 @@ from .checkpoint import (
     SINGLE_FILE,
     check_weight,
     is_tfb,
-    noisy_projections,
     read_config,
     tensor_files,
 )
@@ -36,6 +35,7 @@ from .files import naming
 from .fitting import check_fit
 from .layers import basis_vectors
 from .noise_config import DEFAULT_RANK, NoiseConfig, check_kind
+from .noisy_weights import noisy_weights
 from .printable import one_line
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,8 @@ def convert_checkpoint(
     tensors = check_fit(model_path, config)
     files = _check_files(model_path, tensors.keys())
     _check_output(model_path, output_path, files, overwrite)
-    _check_values(model_path, files, tensors.keys() - _noisy_weights(config))  # those are checked when they are read
+    noisy = {noisy.tensor for noisy in noisy_weights(config)}  # which are checked when they are read
+    _check_values(model_path, files, tensors.keys() - noisy)
     with new_directory(output_path) as directory:
         copied = _copy_files(model_path, directory, files)
         basis = _compute_basis(model_path, files, config, rank, bayes_noise)
@@ -84,14 +85,18 @@ def _check_architecture(model_path: Path, config: dict[str, Any], architecture: 
     path, model_type = model_path / CONFIG_FILE, config.get("model_type")
     if is_tfb(config):
         raise ValueError(f"{path}: model_type {model_type} says this is a TFB checkpoint already; use it as it is")
-    known = {a.base_model_type: key for key, a in ARCHITECTURES.items()}
-    if not isinstance(model_type, str) or model_type not in known:
-        raise ValueError(f"{path}: model_type {model_type!r} is not supported; it must be one of {', '.join(known)}")
-    if architecture not in (None, known[model_type]):
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ValueError(f"{path}: model_type {model_type!r} is not supported; it must be one of {known}")
+    if architecture not in (None, model_type):
         raise ValueError(f"{path}: model_type is {model_type}, not {architecture}; use --architecture {model_type}")
+    if model_type == "mistral" and config.get("layer_types"):  # transformers takes it for a Ministral
+        raise ValueError(f"{path}: layer_types make this mistral a ministral, which is not supported")
+    if config.get("use_bidirectional_attention"):
+        raise ValueError(f"{path}: use_bidirectional_attention lets tokens see later ones, which particle rows do not")
     if "quantization_config" in config:
         raise ValueError(f"{path}: the checkpoint is quantised; convert the unquantised model instead")
-    return known[model_type]
+    return model_type
 
 
 def _check_files(model_path: Path, known: Set[str]) -> dict[str, str]:
@@ -172,12 +177,12 @@ def _compute_basis(
 ) -> dict[str, Tensor]:
     """Basis vectors of every noisy projection by checkpoint name, reading one weight at a time."""
     basis = {}
-    for prefix in tqdm(noisy_projections(config["num_hidden_layers"]), desc="SVD", unit="matrix"):
-        weight = _read_weight(model_path, files, f"{prefix}.weight")
+    for noisy in tqdm(noisy_weights(config), desc="SVD", unit="matrix"):
+        weight = _read_weight(model_path, files, noisy.tensor)[noisy.rows]
         try:
-            basis[f"{prefix}.{BASIS}"] = basis_vectors(weight, range(rank), bayes_noise)
+            basis[noisy.basis] = basis_vectors(weight, range(rank), bayes_noise)
         except ValueError as error:
-            raise ValueError(f"{prefix}.weight: {error}; choose a smaller --rank") from error
+            raise ValueError(f"{noisy.prefix}.weight: {error}; choose a smaller --rank") from error
     return basis
 
 
@@ -187,10 +192,6 @@ def _check_values(model_path: Path, files: dict[str, str], names: Set[str]) -> N
         with safe_open(model_path / shard, framework="pt") as file:
             for name in sorted(name for name in names if files[name] == shard):
                 check_weight(f"{model_path / shard}: tensor {name}", file.get_tensor(name))
-
-
-def _noisy_weights(config: dict[str, Any]) -> set[str]:
-    return {f"{prefix}.weight" for prefix in noisy_projections(config["num_hidden_layers"])}
 
 
 def _read_weight(model_path: Path, files: dict[str, str], name: str) -> Tensor:

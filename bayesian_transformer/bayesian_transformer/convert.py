@@ -8,19 +8,26 @@ from .architectures import ARCHITECTURES
 from .command_line import one_line_errors
 from .noise_config import DEFAULT_RANK, NOISE_KINDS
 
+AUTO = "auto"
+
 
 @click.command(help="Convert a base model to a TFB model: its weights plus the basis vectors that carry the noise.")
 @click.option("--model-path", required=True, type=click.Path(path_type=Path), help="Folder of the base model.")
 @click.option("--output-path", required=True, type=click.Path(path_type=Path), help="Folder to write the TFB model to.")
-@click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), help="Default: what config.json says.")
+@click.option(
+    "--architecture",
+    default=AUTO,
+    show_default=True,
+    type=click.Choice([AUTO, *ARCHITECTURES]),
+    help=f"{AUTO}: what config.json says.",
+)
 @click.option("--rank", default=DEFAULT_RANK, show_default=True, help="Singular directions that carry noise.")
 @click.option("--bayes-noise", default="right", show_default=True, type=click.Choice(NOISE_KINDS))
 @click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
-def main(
-    model_path: Path, output_path: Path, architecture: str | None, rank: int, bayes_noise: str, overwrite: bool
-) -> None:
+def main(model_path: Path, output_path: Path, architecture: str, rank: int, bayes_noise: str, overwrite: bool) -> None:
     from .conversion import convert_checkpoint  # seconds, which --help does without
 
     with one_line_errors():
-        convert_checkpoint(model_path, output_path, architecture, rank, bayes_noise, overwrite)
+        family = None if architecture == AUTO else architecture
+        convert_checkpoint(model_path, output_path, family, rank, bayes_noise, overwrite)
     click.echo(f"wrote {output_path}")

@@ -13,20 +13,18 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from .architectures import ARCHITECTURES
+from .architectures import architecture_of
 from .checkpoint import (
     BASIS,
     CONFIG_FILE,
     INDEX_FILE,
     StoredTensor,
     is_tfb,
-    noisy_projections,
-    projection_name,
     reads_single_file,
     stored_tensors,
 )
-from .noise import PROJECTIONS
 from .noise_config import NoiseConfig
+from .noisy_weights import noisy_tensors, noisy_weights
 
 _MOST_POSITIONS = 1 << 25  # vLLM fills a table of so many rows; the longest models have ten million
 _DTYPES = ("F64", "F32", "F16", "BF16")
@@ -54,7 +52,7 @@ def check_fit(folder: Path, config: Mapping[str, Any]) -> dict[str, StoredTensor
             f"got {positions!r}"
         )
     tensors = stored_tensors(folder)
-    _check_layers(folder, config.get("num_hidden_layers"), tensors)
+    _check_layers(folder, config, tensors)
     found = {}
     for name, shape, is_shared in _parameters(_without_storage(folder, config)):
         if name in tensors:
@@ -81,20 +79,22 @@ def _check_tensor(folder: Path, name: str, tensor: StoredTensor, shape: tuple[in
 
 def _check_basis(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> None:
     noise = NoiseConfig.from_model_config(SimpleNamespace(**config))
-    for prefix in noisy_projections(config["num_hidden_layers"]):
-        if (name := f"{prefix}.{BASIS}") not in tensors:
-            raise ValueError(f"{folder}: tensor {name} is missing; convert or download the model again")
-        side = tensors[f"{prefix}.weight"].shape[0 if noise.bayes_noise == "right" else 1]
-        _check_tensor(folder, name, tensors[name], (side, noise.rank))
+    for noisy in noisy_weights(config):
+        if noisy.basis not in tensors:
+            raise ValueError(f"{folder}: tensor {noisy.basis} is missing; convert or download the model again")
+        outputs, inputs = tensors[noisy.tensor].shape
+        side = len(range(outputs)[noisy.rows]) if noise.bayes_noise == "right" else inputs
+        _check_tensor(folder, noisy.basis, tensors[noisy.basis], (side, noise.rank))
 
 
-def _check_layers(folder: Path, layers: object, tensors: Mapping[str, StoredTensor]) -> None:
+def _check_layers(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> None:
     """Before a model of a billion layers is built."""
+    layers = config.get("num_hidden_layers")
     if not isinstance(layers, int) or isinstance(layers, bool) or layers < 1:
         raise ValueError(f"{folder / CONFIG_FILE}: num_hidden_layers must be an integer >= 1; got {layers!r}")
     for layer in range(layers):
-        for projection in PROJECTIONS:
-            if (name := f"{projection_name(layer, projection)}.weight") not in tensors:
+        for name in noisy_tensors(config, layer):
+            if name not in tensors:
                 raise ValueError(_missing(folder, name))
 
 
@@ -105,11 +105,11 @@ def _missing(folder: Path, name: str) -> str:
 
 
 def _without_storage(folder: Path, config: Mapping[str, Any]) -> PreTrainedModel:
-    types = {key: a.base_model_type for a in ARCHITECTURES.values() for key in (a.base_model_type, a.model_type)}
     keys = {key: value for key, value in config.items() if key not in _NOT_OF_THE_MODEL}
+    base_type = architecture_of(config["model_type"]).base_model_type
     try:
         with torch.device("meta"):
-            base = AutoConfig.for_model(types[config["model_type"]], **keys)
+            base = AutoConfig.for_model(base_type, **keys)
             return AutoModelForCausalLM.from_config(base, attn_implementation="eager")
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__

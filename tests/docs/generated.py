@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bayesian_transformer.architectures import ARCHITECTURES
 from bayesian_transformer.files import atomic_path
-from bayesian_transformer.vllm_plugin.refusals import GPU_ATTENTION, GPU_SETTINGS, SETTINGS, Refusal
+from bayesian_transformer.vllm_plugin.refusals import ATTENTION, GPU_ATTENTION, GPU_SETTINGS, SETTINGS, Refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -74,6 +74,7 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
         "models": model_table,
         "settings": lambda: refusal_table("setting", SETTINGS),
         "gpu-settings": lambda: refusal_table("setting on a GPU", GPU_SETTINGS),
+        "attention": lambda: refusal_table("attention", ATTENTION),
         "gpu-attention": lambda: refusal_table("attention on a GPU", GPU_ATTENTION),
     },
     "architecture.md": {"file-map": file_map},

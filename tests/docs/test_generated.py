@@ -6,11 +6,11 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from bayesian_transformer.vllm_plugin.refusals import GPU_ATTENTION, GPU_SETTINGS, SETTINGS, Refusal
+from bayesian_transformer.vllm_plugin.refusals import ATTENTION, GPU_ATTENTION, GPU_SETTINGS, SETTINGS, Refusal
 
 from .generated import DOCS, GENERATED, ROOMS, ROOT, first_sentence, rendered, sources
 
-REFUSALS = [*SETTINGS, *GPU_SETTINGS, *GPU_ATTENTION]
+REFUSALS = [*SETTINGS, *GPU_SETTINGS, *ATTENTION, *GPU_ATTENTION]
 
 
 @pytest.mark.parametrize("name", GENERATED)

@@ -21,7 +21,6 @@ from bayesian_transformer.vllm_plugin import particles
 from bayesian_transformer.vllm_plugin.attention import gpu
 from bayesian_transformer.vllm_plugin.attention.gpu import PrefixPlan, pack_queries, unpack_result
 from bayesian_transformer.vllm_plugin.kernels.plain import merge_own_token
-from bayesian_transformer.vllm_plugin.refusals import refuse_attention
 from tests.helpers.cuda_stand_ins import (
     BLOCK,
     GROUP,
@@ -259,11 +258,3 @@ def test_the_workspace_of_splits_is_bounded() -> None:
         count = splits(requests, noisy_samples, 32)
         assert count == 1 or count * requests * noisy_samples <= 32 * 512
         assert (count + 1) * requests * noisy_samples > 32 * 512 or count == 32
-
-
-def test_other_attention_is_refused() -> None:
-    with pytest.raises(ValueError, match="need vLLM's FLASH_ATTN attention on a GPU, this layer has SimpleNamespace"):
-        refuse_attention(SimpleNamespace())
-    for option, said in (({"sliding_window": 4}, "sliding-window"), ({"logits_soft_cap": 30.0}, "soft-capped")):
-        with pytest.raises(ValueError, match=f"do not support {said} attention on a GPU"):
-            refuse_attention(make_impl(3, None, **option))

@@ -89,7 +89,7 @@ def make_impl(version: int, rows: Any, head_size: int = HEAD, **options: Any) ->
     """vLLM's own attention implementation of one layer, made ours."""
     arguments = {"alibi_slopes": None, "sliding_window": None, "kv_cache_dtype": "auto", "num_kv_heads": KV_HEADS}
     stock = flash_attn.FlashAttentionImpl(HEADS, head_size, head_size**-0.5, **arguments | options)
-    refuse_attention(stock)
+    refuse_attention(stock, GpuParticleAttention.over)
     ours: Any = particle_class(stock, GpuParticleAttention)
     impl = ours.__new__(ours)
     vars(impl).update(vars(stock), particles=rows, vllm_flash_attn_version=version)

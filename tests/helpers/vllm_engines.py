@@ -33,7 +33,12 @@ def engine(path: Path | str, *, in_process: bool = False, kernel_mode: str = "au
     with pytest.MonkeyPatch.context() as environment:  # while it starts; what other tests start must not see it
         environment.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0" if in_process else "1")
         environment.setenv("TOKUR_KERNELS", kernel_mode)
-        llm = LLM(str(path), **defaults | {"kv_cache_memory_bytes": 1 << 28} | options)
+        try:
+            llm = LLM(str(path), **defaults | {"kv_cache_memory_bytes": 1 << 28} | options)
+        except Exception:
+            if in_process:
+                _forget()
+            raise
     try:
         yield llm
     finally:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import (
     DeepseekV3Config,
+    DynamicCache,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
@@ -16,6 +17,7 @@ from transformers import (
     MistralConfig,
     Phi3Config,
     PreTrainedConfig,
+    Qwen2Config,
 )
 from transformers.generation import utils as generation_utils
 
@@ -29,6 +31,7 @@ from tests.hf.test_hf_wrapper import GPT, TINY, brute_force, tiny_model
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 8}
+SLIDING = {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 0}
 CALL: dict[str, Any] = {"output_uncertainties": True, "noise_seed": 3, "eos_token_id": None, "do_sample": False}
 
 
@@ -44,8 +47,9 @@ def wrapped(config: PreTrainedConfig, **options: Any) -> BayesianForCausalLMMode
         (LlamaConfig(**TINY, rope_parameters=YARN), None, 64),
         (LlamaConfig(**{**TINY, "max_position_embeddings": 8}, rope_parameters=DYNAMIC), None, 8),
         (Phi3Config(**TINY, rope_parameters=LONGROPE, original_max_position_embeddings=8), None, 8),
-        (MistralConfig(**TINY, sliding_window=16), 16, 16),
-        (Gemma3TextConfig(**TINY, head_dim=8, sliding_window=16), 16, 16),
+        (MistralConfig(**TINY, sliding_window=16), 16, 64),
+        (Gemma3TextConfig(**TINY, head_dim=8, sliding_window=16), 16, 64),
+        (Qwen2Config(**TINY, **SLIDING), 6, 6),
     ],
 )
 def test_limits_of_configs(config: PreTrainedConfig, window: int | None, longest: int) -> None:
@@ -80,25 +84,77 @@ def test_rope_that_depends_on_the_length_is_scored_up_to_its_first_frequencies(
     assert error(15) > 10  # why it is refused
 
 
-def test_a_window_that_generation_may_outgrow_is_refused_before_the_first_step() -> None:
-    model = wrapped(MistralConfig(**TINY, sliding_window=6))
+@pytest.mark.parametrize(
+    ("config", "options"),
+    [
+        (MistralConfig(**TINY, sliding_window=6), {"cache_implementation": "static"}),
+        (Qwen2Config(**TINY, **SLIDING), {}),  # a family that is not known to have windows
+    ],
+    ids=["static cache", "family"],
+)
+def test_a_window_that_generation_may_outgrow_is_refused_before_the_first_step(
+    config: PreTrainedConfig, options: dict[str, Any]
+) -> None:
+    model = wrapped(config)
     forwards: list[int] = []
     model.lm.model.register_forward_hook(lambda *_: forwards.append(1))
     prompt, embeddings = torch.tensor([[5, 6, 7]]), torch.zeros(1, 3, 32)
     ways: list[dict[str, Any]] = [{"inputs": prompt}, {"input_ids": prompt}, {"inputs_embeds": embeddings}]
     for inputs in ways:
         with pytest.raises(ValueError, match="7 tokens, prompt and new ones, may outgrow the sliding window of 6"):
-            model.generate(**inputs, max_new_tokens=4, **CALL)
+            model.generate(**inputs, max_new_tokens=4, **CALL, **options)
     assert not forwards
-    assert model.generate(prompt, max_new_tokens=3, **CALL).uncertainties.epistemic.min() > 0
-    assert model.generate(inputs_embeds=embeddings, max_new_tokens=3, **CALL).sequences.shape == (1, 3)
+    assert model.generate(prompt, max_new_tokens=3, **CALL, **options).uncertainties.epistemic.min() > 0
+    assert model.generate(inputs_embeds=embeddings, max_new_tokens=3, **CALL, **options).sequences.shape == (1, 3)
     model.set_sample(False)
-    assert model.generate(prompt, max_new_tokens=40, **CALL).sequences.shape == (1, 43)  # no samples, no limit
+    assert model.generate(prompt, max_new_tokens=40, **CALL, **options).sequences.shape == (1, 43)  # no limit
 
 
-def test_padding_may_outgrow_a_window_but_texts_may_not() -> None:
+def test_a_cache_that_is_given_keeps_its_windows_and_is_refused() -> None:
+    model = wrapped(MistralConfig(**TINY, sliding_window=6))
+    cache = DynamicCache(config=model.lm.config)
+    with pytest.raises(ValueError, match="may outgrow the sliding window of 6"):
+        model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=4, past_key_values=cache, **CALL)
+
+
+MIXED = ["sliding_attention", "full_attention"]
+WINDOWED: dict[str, PreTrainedConfig] = {
+    "mistral": MistralConfig(**TINY, sliding_window=6),
+    "two tokens": MistralConfig(**TINY, sliding_window=2),
+    "phi3": Phi3Config(**TINY, sliding_window=6),
+    "gemma2": Gemma2Config(**TINY, head_dim=8, sliding_window=6),
+    "gemma3": Gemma3TextConfig(
+        **TINY, head_dim=8, sliding_window=6, layer_types=["sliding_attention", "full_attention"]
+    ),
+}
+
+
+@pytest.mark.parametrize("by_default", [None, "hybrid"])
+@pytest.mark.parametrize("name", WINDOWED)
+def test_texts_may_outgrow_the_windows_of_known_families(name: str, by_default: str | None) -> None:
+    """Two prompts in one batch, one longer than the window, against brute force with transformers' own cache."""
+    model = wrapped(WINDOWED[name])
+    model.lm.generation_config.cache_implementation = by_default
+    prompts = [[5, 6, 7, 8, 9, 10, 11, 12, 13], [13, 14]]
+    ids = torch.tensor([prompts[0], [0] * 7 + prompts[1]])
+    mask = torch.tensor([[1] * 9, [0] * 7 + [1] * 2])
+    output = model.generate(ids, attention_mask=mask, max_new_tokens=8, **CALL | {"noise_seed": [3, 4]})
+    model.lm.generation_config.cache_implementation = None
+    plain = model.lm.generate(ids, attention_mask=mask, max_new_tokens=8, eos_token_id=None, do_sample=False)
+    assert torch.equal(output.sequences, plain)
+    for row, prompt in enumerate(prompts):
+        new = output.sequences[row, 9:].tolist()
+        expected = brute_force(model, prompt, new, 3 + row)
+        got = {field: getattr(output.uncertainties, field)[row].numpy() for field in FIELDS}
+        assert worst_error(got, expected) <= 1
+        for chunk_rows in (1, 15, 1000):
+            scored = score(model, prompt, new, seed=3 + row, chunk_rows=chunk_rows)
+            assert worst_error({field: getattr(scored, field).numpy() for field in FIELDS}, expected) <= 1
+
+
+def test_padding_may_outgrow_a_window() -> None:
     """Two texts that fit a window of 8 make a batch of 12 columns."""
-    model = wrapped(Gemma2Config(**TINY, head_dim=8, sliding_window=8))
+    model = wrapped(Qwen2Config(**TINY, **SLIDING | {"sliding_window": 8}))
     texts = [([5, 6, 7, 8, 9, 10], [11, 12]), ([13, 14], [15, 16, 17, 18, 19, 20])]
     ids, mask = torch.zeros(2, 12, dtype=torch.long), torch.zeros(2, 12, dtype=torch.long)
     response = torch.zeros(2, 12, dtype=torch.bool)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from bayesian_transformer import BayesianForCausalLMModel
 from bayesian_transformer.scoring import ScoredText, ScoringRequest, encode, score, score_batch, score_texts
@@ -238,8 +238,9 @@ def test_texts_longer_than_a_sliding_window_stand_as_failures(tiny_llama_tfb_pat
     shape: dict[str, Any] = {
         "vocab_size": 49152, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
         "num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 8,
+        "use_sliding_window": True, "max_window_layers": 0,
     }  # fmt: skip
-    lm = AutoModelForCausalLM.from_config(MistralConfig(**shape)).eval()
+    lm = AutoModelForCausalLM.from_config(Qwen2Config(**shape)).eval()
     model = BayesianForCausalLMModel.wrap(lm, rank=4, num_samples=NUM_SAMPLES)
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama_tfb_path)
     requests = [ScoringRequest("a b", " c" * count) for count in (7, 6)]

@@ -187,6 +187,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "config no JSON": (lambda path: (path / "config.json").write_text("{"), "config.json: not valid JSON"),
     "wrong architecture": (lambda path: edit_config(path, model_type="gpt2"), "'gpt2' is not supported"),
     "architecture a list": (lambda path: edit_config(path, model_type=["llama"]), "['llama'] is not supported"),
+    "multimodal": (lambda path: edit_config(path, model_type="gemma3"), "'gemma3' is not supported; it must be one of"),
+    "ministral": (
+        lambda path: edit_config(path, model_type="mistral", layer_types=["full_attention"] * 2),
+        "layer_types make this mistral a ministral",
+    ),
+    "bidirectional": (
+        lambda path: edit_config(path, use_bidirectional_attention=True),
+        "use_bidirectional_attention lets tokens see later ones",
+    ),
     "already TFB": (lambda path: edit_config(path, model_type="tfb_llama"), "a TFB checkpoint already"),
     "quantised": (lambda path: edit_config(path, quantization_config={"bits": 4}), "unquantised model"),
     "layers": (lambda path: edit_config(path, num_hidden_layers=None), "num_hidden_layers"),
@@ -224,6 +233,7 @@ def test_rank_larger_than_the_matrix_is_an_error(tiny_llama_path: Path, tmp_path
     [
         (["--rank", "0"], "rank must be at least 1"),
         (["--architecture", "qwen2"], "use --architecture llama"),
+        (["--architecture", "gemma4"], "'gemma4' is not one of 'auto', 'llama'"),
         (["--bayes-noise", "up"], "'up' is not one of"),
     ],
 )

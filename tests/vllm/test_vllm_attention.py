@@ -1,6 +1,7 @@
 """The particle rows' attention, plain and in C++, compared with a float64 softmax over explicit keys and values."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +19,15 @@ LAYOUTS = ["plain", "pairs", "shuffled"]
 
 
 def brute_force(
-    query: np.ndarray, own_score: float, own_value: np.ndarray, keys: np.ndarray, values: np.ndarray
+    query: np.ndarray,
+    own_score: float,
+    own_value: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    soft_cap: float = 0.0,
 ) -> np.ndarray:
     scores = np.append(keys @ query, own_score)
+    scores = soft_cap * np.tanh(scores / soft_cap) if soft_cap else scores
     weights = np.exp(scores - scores.max())
     return (weights / weights.sum()) @ np.vstack([values, own_value])
 
@@ -61,13 +68,13 @@ class Case:
         fused = draw(noisy_samples * requests, heads * (group + 2), HEAD)
         self.query, self.key, self.value = fused.split([heads * group, heads, heads], dim=1)
 
-    def run(self, attend: Callable[..., None], scale: float) -> torch.Tensor:
+    def run(self, attend: Callable[..., None], scale: float, **limits: Any) -> torch.Tensor:
         output = torch.full(self.query.shape, torch.nan, dtype=self.query.dtype)
         table = (self.block_table, self.seq_lens, self.packing)
-        attend(self.query, self.key, self.value, self.cache, *table, scale, output)
+        attend(self.query, self.key, self.value, self.cache, *table, scale, output, **limits)
         return output
 
-    def expected(self, scale: float) -> np.ndarray:
+    def expected(self, scale: float, window: int = 10**9, soft_cap: float = 0.0) -> np.ndarray:
         requests, group = len(self.seq_lens), self.query.shape[1] // self.key.shape[1]
         result = np.empty(self.query.shape)
         query, own_key, own_value = (t.double().numpy() for t in (self.query, self.key, self.value))
@@ -75,10 +82,11 @@ class Case:
             request, kv_head = row % requests, head // group
             blocks, length = self.block_table[request].long(), int(self.seq_lens[request]) - 1
             keys, values = (
-                t[blocks, kv_head].flatten(0, 1)[:length].double().numpy() for t in (self.keys, self.values)
+                t[blocks, kv_head].flatten(0, 1)[max(0, length + 1 - window) : length].double().numpy()
+                for t in (self.keys, self.values)
             )
             own = (scale * own_key[row, kv_head] @ query[row, head], own_value[row, kv_head])
-            result[row, head] = brute_force(scale * query[row, head], *own, keys, values)
+            result[row, head] = brute_force(scale * query[row, head], *own, keys, values, soft_cap)
         return result
 
 
@@ -90,14 +98,26 @@ class Case:
     layout=st.sampled_from(LAYOUTS),
     seed=st.integers(0, 2**31),
     scale=st.sampled_from([0.0, 0.1, 1.0, 20.0]),
+    window=st.one_of(st.none(), st.integers(1, 3 * BLOCK + 2)),
+    soft_cap=st.sampled_from([0.0, 0.5, 30.0]),
 )
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=100)
 def test_merge_equals_one_softmax(
-    lengths: list[int], noisy_samples: int, heads: int, group: int, layout: str, seed: int, scale: float
+    lengths: list[int],
+    noisy_samples: int,
+    heads: int,
+    group: int,
+    layout: str,
+    seed: int,
+    scale: float,
+    window: int | None,
+    soft_cap: float,
 ) -> None:
     case = Case(lengths, noisy_samples, heads, group, layout, seed, torch.float32)
+    limits: dict[str, Any] = {"soft_cap": soft_cap} | ({} if window is None else {"window": window})
     for attend in IMPLEMENTATIONS:
-        np.testing.assert_allclose(case.run(attend, scale).numpy(), case.expected(scale), atol=3e-5, rtol=1e-4)
+        result = case.run(attend, scale, **limits).numpy()
+        np.testing.assert_allclose(result, case.expected(scale, **limits), atol=3e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -124,6 +144,31 @@ def test_what_lies_beyond_the_prefix_is_never_read(attend: Callable[..., None]) 
             packed[:, 0].view(2, HEAD, BLOCK)[..., position % BLOCK] = torch.nan
             packed[:, 1].view(2, BLOCK, HEAD)[:, position % BLOCK] = torch.nan
     assert torch.equal(case.run(attend, 1.0), expected)
+
+
+@pytest.mark.parametrize("attend", IMPLEMENTATIONS)
+@pytest.mark.parametrize("window", [1, 2, BLOCK, BLOCK + 1, 2 * BLOCK + 5])
+def test_what_lies_before_a_window_is_never_read(attend: Callable[..., None], window: int) -> None:
+    """vLLM gives the blocks before it to other requests, and puts a block that is nobody's in their places."""
+    case = Case([1, 17, 33, 50], 2, 2, 2, "plain", 0, torch.float32)
+    expected = case.run(attend, 1.0, window=window)
+    for request, length in enumerate(case.seq_lens.tolist()):
+        for position in range(max(0, length - window)):
+            block = case.block_table[request, position // BLOCK]
+            packed = case.cache.view(len(case.cache), 2, 2, -1)[block]
+            packed[:, 0].view(2, HEAD, BLOCK)[..., position % BLOCK] = torch.nan
+            packed[:, 1].view(2, BLOCK, HEAD)[:, position % BLOCK] = torch.nan
+        case.block_table[request, : max(0, length - window) // BLOCK] = 10**9
+    assert torch.equal(case.run(attend, 1.0, window=window), expected)
+
+
+@pytest.mark.parametrize("attend", IMPLEMENTATIONS)
+def test_a_soft_cap_at_extreme_scores(attend: Callable[..., None]) -> None:
+    case = Case([1, 17, 33], 2, 2, 2, "plain", 0, torch.float32)
+    for scale in (1e-6, 1e6):
+        np.testing.assert_allclose(
+            case.run(attend, scale, soft_cap=20.0).numpy(), case.expected(scale, soft_cap=20.0), atol=3e-5, rtol=1e-4
+        )
 
 
 def test_threads_change_nothing() -> None:

@@ -41,6 +41,7 @@ def engine_config(path: Path, **options: Any) -> Any:
         ({"kv_offloading_size": 1.0}, "kv_offloading_size"),
         ({"ubatch_size": 2}, "enable_dbo or ubatch_size > 1"),
         ({"hf_overrides": {"dual_chunk_attention_config": {"chunk_size": 8}}}, "dual_chunk_attention_config"),
+        ({"hf_overrides": {"sliding_window": 128}}, "a sliding window of 128 tokens in this family"),
         ({"compilation_config": {"mode": 1}}, "compilation mode STOCK_TORCH_COMPILE"),
         ({"enable_prompt_embeds": True}, "enable_prompt_embeds"),
         ({"scheduler_cls": "vllm.v1.core.sched.scheduler.Scheduler"}, "scheduler_cls"),
@@ -51,6 +52,28 @@ def engine_config(path: Path, **options: Any) -> Any:
 def test_unsupported_settings_are_named(tiny: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(Exception, match=rf"TFB models do not support: .*{said}"):
         engine_config(tiny, **options)
+
+
+def test_a_window_that_holds_the_longest_text_is_left_alone(tiny: Path) -> None:
+    engine_config(tiny, hf_overrides={"sliding_window": 256})
+    with pytest.raises(Exception, match="a sliding window of 255 tokens"):
+        engine_config(tiny, hf_overrides={"sliding_window": 255})
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gemma3_text"])
+def test_families_whose_numbers_leave_the_range_of_float16(kind: str, tmp_path: Path) -> None:
+    folder = save_model_without_weights(tmp_path / "TFB-tiny", kind)
+    assert engine_config(folder, dtype="bfloat16").model_config.hf_config.sliding_window == 4096
+    with pytest.raises(Exception, match=f"TFB models do not support: dtype=float16 with tfb_{kind}"):
+        engine_config(folder, dtype="float16")
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gemma"])
+def test_biases_that_vllm_leaves_out(kind: str, tmp_path: Path) -> None:
+    folder = save_model_without_weights(tmp_path / "TFB-tiny", kind)
+    engine_config(folder)
+    with pytest.raises(Exception, match=f"TFB models do not support: attention_bias with tfb_{kind}"):
+        engine_config(folder, hf_overrides={"attention_bias": True})
 
 
 @pytest.mark.parametrize(

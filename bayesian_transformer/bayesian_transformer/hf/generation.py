@@ -6,7 +6,6 @@ and so do the clean numbers: the tokens are those of plain generate.
 """
 
 import copy
-import inspect
 import operator
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,27 +17,21 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.generation import GenerationMode, StoppingCriteriaList
+from transformers.cache_utils import DynamicLayer
+from transformers.generation import StoppingCriteriaList
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from ..encoding import token_text
 from ..noise import noise_key
 from ..noise_config import NoiseConfig
 from ..uncertainty import TokenUncertainty, Uncertainty, mixture_logits, token_uncertainty
-from .limits import window_length
+from .call_checks import check_inputs, check_mode, check_window, makes_its_cache
+from .limits import follows_windows
 from .noisy_forward import ParticleNoise, cache_of, check_evaluating, particle_logits
 from .projections import NoisyProjection
 
 Seeds = int | Sequence[int]
 TokenDict = dict[int, Uncertainty]
-
-# Those that keep all K/V in tensors on the model's device.
-_CACHES = (None, "dynamic", "static", "hybrid", "hybrid_chunked", "sliding_window")
-# Arguments of a forward that weight samples see as the noise-free pass does, or that change no logits.
-_SHARED_INPUTS = frozenset(
-    ("input_ids", "inputs_embeds", "attention_mask", "past_key_values", "cache_position", "use_cache", "return_dict",
-     "logits_to_keep", "output_attentions", "output_hidden_states", "output_router_logits")
-)  # fmt: skip
 
 
 @dataclass
@@ -100,6 +93,7 @@ class StepRecorder:
     ) -> None:
         self.model, self.projections, self.config, self.seeds = model, projections, config, seeds
         self.embedded = embedded  # tokens of the prompt that come as embeddings, not as ids
+        self.keeps_windows = False  # the call makes a cache, which shall keep what lies before a sliding window
         self.cache: Any = None  # what the last forward of this call returned, and its next one is given
         self.has_criteria = False
         self.noise: ParticleNoise | None = None
@@ -107,6 +101,11 @@ class StepRecorder:
         self.finished: Tensor | None = None  # bool [B]
         self.lengths: Tensor | None = None  # int64 [B], tokens so far
         self.steps: list[Tensor] = []  # [B, 8] each
+
+    def before_forward(self, cache: Any) -> None:
+        """Forward hook: let an empty cache keep all K/V; masks hide from a token what lies before its window."""
+        if self.keeps_windows and cache is not None and not cache.get_seq_length():
+            cache.layers = [DynamicLayer() if getattr(la, "is_sliding", False) else la for la in cache.layers]
 
     def after_forward(self, model: PreTrainedModel, _: Any, kwargs: dict[str, Any], output: Any) -> None:
         """Forward hook: run the weight samples of the last token next to the clean logits in `output`.
@@ -184,8 +183,8 @@ class _CriteriaMaker:
         if recorder is None or recorder.model is not self.model or recorder.has_criteria:
             return criteria
         recorder.has_criteria = True
-        if recorder.config.effective_samples > 1:
-            _check_window(self.model, generation_config.max_length + recorder.embedded)
+        if recorder.config.effective_samples > 1 and not recorder.keeps_windows:
+            check_window(self.model, generation_config.max_length + recorder.embedded)
         return RecordingCriteria(criteria, recorder)
 
 
@@ -198,18 +197,26 @@ def _recording(recorder: StepRecorder) -> Iterator[None]:
         if _RECORDER.get() is recorder:
             recorder.after_forward(module, *call)
 
+    def before_forward(_: PreTrainedModel, __: Any, kwargs: dict[str, Any]) -> None:
+        if _RECORDER.get() is recorder:
+            recorder.before_forward(kwargs.get("past_key_values"))
+
     with _lock:
         maker = vars(model).get("_get_stopping_criteria")
         if not isinstance(maker, _CriteriaMaker):
             maker = model._get_stopping_criteria = _CriteriaMaker(model)
         maker.calls += 1
-    handle = model.register_forward_hook(after_forward, with_kwargs=True)
+    handles = [
+        model.register_forward_pre_hook(before_forward, with_kwargs=True),
+        model.register_forward_hook(after_forward, with_kwargs=True),
+    ]
     mine = _RECORDER.set(recorder)
     try:
         yield
     finally:
         _RECORDER.reset(mine)
-        handle.remove()
+        for handle in handles:
+            handle.remove()
         with _lock:
             maker.calls -= 1
             if not maker.calls:
@@ -234,10 +241,14 @@ def generate_with_uncertainties(
     may run the same model meanwhile, with or without uncertainties.
     """
     check_evaluating(model)
-    _check_mode(model, generation_config, kwargs)
+    check_mode(model, generation_config, kwargs)
+    keeps_windows = False
     if noise.effective_samples > 1:
-        _check_inputs(model, kwargs)
-    forced = {"return_dict_in_generate": True, "disable_compile": True, "use_cache": True}
+        check_inputs(model, kwargs)
+        keeps_windows = follows_windows(model.config) and makes_its_cache(model, generation_config, kwargs)
+    forced: dict[str, Any] = {"return_dict_in_generate": True, "disable_compile": True, "use_cache": True}
+    if keeps_windows:
+        forced["cache_implementation"] = "dynamic"
     if generation_config:  # transformers wants all options in one place
         generation_config = copy.deepcopy(generation_config)
         generation_config.update(**forced)
@@ -247,44 +258,10 @@ def generate_with_uncertainties(
     embeddings, ids = kwargs.get("inputs_embeds"), kwargs.get("input_ids", inputs)
     embedded = embeddings.shape[1] if embeddings is not None and ids is None else 0
     recorder = StepRecorder(model, projections, noise, noise_seed, embedded)
+    recorder.keeps_windows = keeps_windows
     with _recording(recorder):
         output = generate(inputs, generation_config, **kwargs)
     return GenerateUncertaintyOutput(**output, **recorder.results())
-
-
-def _check_mode(model: PreTrainedModel, config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
-    """ValueError unless the call is greedy search or sampling with one clean forward per step."""
-    settings = copy.deepcopy(config) if config else GenerationConfig()
-    settings.update(**model.generation_config.to_dict(), defaults_only=True)
-    settings.update(**kwargs)
-    mode = settings.get_generation_mode(kwargs.get("assistant_model"))
-    if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
-        raise ValueError(f"uncertainties come with greedy search and sampling; {mode.value} is not supported")
-    if settings.guidance_scale not in (None, 1) or kwargs.get("custom_generate"):
-        raise ValueError("uncertainties come without guidance_scale and custom_generate; leave them out")
-    if settings.token_healing:  # generates by itself, within this call, to replace the end of the prompt
-        raise ValueError("uncertainties come without token_healing; leave it out, or heal the prompts before the call")
-    offloaded = getattr(kwargs.get("past_key_values"), "offloading", False)
-    if offloaded or settings.cache_implementation not in _CACHES:
-        name = "offloaded" if offloaded else settings.cache_implementation
-        raise ValueError(f"weight samples cannot read a {name} KV cache; use cache_implementation dynamic or static")
-
-
-def _check_inputs(model: PreTrainedModel, kwargs: dict[str, Any]) -> None:
-    """ValueError if the noise-free pass is given something that the weight samples would not see."""
-    given = {name for name, value in kwargs.items() if value is not None}
-    if unseen := sorted(given & inspect.signature(model.forward).parameters.keys() - _SHARED_INPUTS):
-        raise ValueError(f"weight samples take no {unseen[0]}, which changes the noise-free pass; leave it out")
-
-
-def _check_window(model: PreTrainedModel, length: int) -> None:
-    """ValueError if a sequence of `length` tokens, padding included, may outgrow a sliding window."""
-    window = window_length(model.config)
-    if window is not None and length > window:
-        raise ValueError(
-            f"{length} tokens, prompt and new ones, may outgrow the sliding window of {window}, whose K/V the weight "
-            "samples need; lower max_new_tokens"
-        )
 
 
 def _valid_columns(attention_mask: Any, batch: int, columns: int) -> Tensor:

@@ -4,6 +4,8 @@ from typing import Any
 
 from transformers import DynamicCache, PreTrainedConfig
 
+from ..architectures import ARCHITECTURES
+
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 
@@ -13,15 +15,21 @@ def window_length(config: PreTrainedConfig) -> int | None:
     return min(windows, default=None)
 
 
+def follows_windows(config: PreTrainedConfig) -> bool:
+    """Whether the sliding windows of a model are known, so that weight samples see what the noise-free pass sees."""
+    return any(a.windows and config.model_type in (a.base_model_type, a.model_type) for a in ARCHITECTURES.values())
+
+
 def max_length(config: PreTrainedConfig) -> int | None:
     """Tokens that a text may have to be scored in parallel; None if there is no limit.
 
-    It must fit the position embeddings and a sliding window, which must not lose any token, and stay where RoPE keeps
-    its frequencies: beyond, those of a token depend on how many came with it, so that generation, which adds one at a
-    time, has others than a parallel pass.
+    It must fit the position embeddings and a sliding window that is not known, and stay where RoPE keeps its
+    frequencies: beyond, those of a token depend on how many came with it, so that generation, which adds one at a time,
+    has others than a parallel pass.
     """
     decoder = config.get_text_config(decoder=True)
-    limits = (getattr(decoder, "max_position_embeddings", None), window_length(config), _rope_length(decoder))
+    window = None if follows_windows(config) else window_length(config)
+    limits = (getattr(decoder, "max_position_embeddings", None), window, _rope_length(decoder))
     return min((limit for limit in limits if limit), default=None)
 
 

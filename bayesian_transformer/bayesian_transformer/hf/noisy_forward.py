@@ -21,6 +21,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from ..layers import NOISE_KINDS, low_rank_noise, noise_width
 from ..noise import standard_normal
 from ..noise_config import NoiseConfig
+from .limits import follows_windows
 from .projections import NoisyProjection
 
 FULL_RANK_KINDS = ("std", "self-scaling")
@@ -69,7 +70,9 @@ class ParticleNoise:
             x = args[0].reshape(*positions.shape, self.noisy_samples, -1)
             noise = self._low_rank if self.config.bayes_noise in NOISE_KINDS else self._full_rank
             added = noise(site, projection, x, positions.to(x.device))
-            return (output.float() + added.reshape(output.shape)).to(output.dtype)
+            part = output[..., projection.outputs]
+            noisy = (part.float() + added.reshape(part.shape)).to(output.dtype)
+            return noisy if part.shape == output.shape else _with_part(output, projection.outputs, noisy)
 
         return add_noise
 
@@ -102,6 +105,13 @@ class ParticleNoise:
             torch.arange(1, self.noisy_samples + 1, device=device),
             width,
         )
+
+
+def _with_part(output: Tensor, outputs: slice, part: Tensor) -> Tensor:
+    """A copy of `output` [..., out] whose `outputs` are `part`."""
+    copied = output.clone()
+    copied[..., outputs] = part
+    return copied
 
 
 _APPLIED: ContextVar[ParticleNoise | None] = ContextVar("noise applied in this thread", default=None)
@@ -205,21 +215,46 @@ def _parallel_logits(
     columns, noisy_samples = valid.shape[1], noise.noisy_samples
     prefix = columns - 1  # no other token has the last one in its prefix
     own_column = torch.arange(columns - inputs.shape[1], columns, device=valid.device).repeat_interleave(noisy_samples)
-    earlier = torch.arange(prefix, device=valid.device) < own_column[:, None]
-    own = torch.eye(len(own_column), dtype=torch.bool, device=valid.device).expand(len(valid), -1, -1)
-    visible = torch.cat([earlier & valid[:, None, :prefix], own], dim=-1)
-    mask = torch.zeros(visible.shape, dtype=model.dtype, device=valid.device)
-    mask = mask.masked_fill_(~visible, torch.finfo(model.dtype).min).unsqueeze(1)
     with noise.applied(positions):
         output = model.forward(  # not __call__, which would run the hooks that generation sets on the clean forward
             **_token_argument(inputs.repeat_interleave(noisy_samples, dim=1)),
-            attention_mask=mask,
+            attention_mask=_masks(model, valid[:, :prefix], own_column),
             position_ids=positions.repeat_interleave(noisy_samples, dim=1),
             past_key_values=_clean_prefix(cache, prefix, columns),
             use_cache=True,
             return_dict=True,
         )
     return output.logits.unflatten(1, (-1, noisy_samples)).permute(2, 0, 1, 3)
+
+
+def _masks(model: PreTrainedModel, valid: Tensor, own_column: Tensor) -> Tensor | dict[str, Tensor]:
+    """What each row sees of the prefix and of the rows, additive [B, 1, rows, prefix + rows].
+
+    Where sliding windows hide a part of the prefix, and not in all layers, it is one mask for each kind of layer, as
+    transformers makes them for its models.
+
+    Args:
+        valid: bool [B, prefix]; own_column: int64 [rows], the column of each row's token.
+    """
+    decoder = model.config.get_text_config(decoder=True)
+    window = getattr(decoder, "sliding_window", None) if follows_windows(model.config) else None
+    if not window or window > valid.shape[1]:  # nothing is hidden from any row
+        return _mask(model.dtype, valid, own_column)
+    kinds = getattr(decoder, "layer_types", None)
+    if not kinds:
+        return _mask(model.dtype, valid, own_column, window)
+    windows = {kind: window if kind == "sliding_attention" else None for kind in kinds}
+    return {kind: _mask(model.dtype, valid, own_column, window) for kind, window in windows.items()}
+
+
+def _mask(dtype: torch.dtype, valid: Tensor, own_column: Tensor, window: int | None = None) -> Tensor:
+    """A mask of `_masks`, for layers that see `window` tokens, the own one included, or all."""
+    distance = own_column[:, None] - torch.arange(valid.shape[1], device=valid.device)
+    earlier = distance > 0 if window is None else (distance > 0) & (distance < window)
+    own = torch.eye(len(own_column), dtype=torch.bool, device=valid.device).expand(len(valid), -1, -1)
+    visible = torch.cat([earlier & valid[:, None], own], dim=-1)
+    mask = torch.zeros(visible.shape, dtype=dtype, device=valid.device)
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min).unsqueeze(1)
 
 
 def _expanded_logits(

@@ -1,13 +1,14 @@
 """The linear layers of a transformers model that carry noise, and their basis vectors."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..checkpoint import BASIS, check_weight
 from ..layers import basis_vectors, check_basis
+from ..noisy_weights import FUSED
 
 
 @dataclass(frozen=True)
@@ -16,15 +17,23 @@ class NoisyProjection:
 
     name: str
     module: nn.Module
+    outputs: slice = field(default_factory=lambda: slice(None))  # those of the module that are the projection's
+    part: nn.Module | None = None  # what holds the basis vectors, if not the module
 
     @property
     def weight(self) -> Tensor:
         """The weight as [out, in]; the Conv1D of GPT-2 stores the transpose."""
-        return self.module.weight.T if isinstance(self.module, Conv1D) else self.module.weight  # type: ignore[union-attr,return-value]
+        weight: Tensor = self.module.weight.T if isinstance(self.module, Conv1D) else self.module.weight  # type: ignore[union-attr,assignment]
+        return weight[self.outputs]
+
+    @property
+    def holder(self) -> nn.Module:
+        """The module that has the basis vectors as its buffer."""
+        return self.module if self.part is None else self.part
 
     @property
     def basis(self) -> Tensor:
-        return getattr(self.module, BASIS)
+        return getattr(self.holder, BASIS)
 
     def check_weight(self) -> None:
         """ValueError that names the weight if it is quantised or holds a value that is not finite."""
@@ -32,7 +41,7 @@ class NoisyProjection:
 
     def attach_basis(self, rank: int, kind: str) -> None:
         """Give the module a basis buffer of zeros (no noise), [out, rank] for right and [in, rank] for left."""
-        self.module.register_buffer(BASIS, self.weight.new_zeros(self._basis_shape(rank, kind)))
+        self.holder.register_buffer(BASIS, self.weight.new_zeros(self._basis_shape(rank, kind)))
 
     def compute_basis(self, basis_idx: Sequence[int], kind: str) -> None:
         """Fill the basis with singular vectors of the weight as it is now."""
@@ -41,7 +50,7 @@ class NoisyProjection:
             vectors = basis_vectors(self.weight.detach(), basis_idx, kind)
         except ValueError as error:
             raise ValueError(f"{self.name}.weight: {error}; choose a smaller rank") from error
-        self.module.register_buffer(BASIS, vectors)
+        self.holder.register_buffer(BASIS, vectors)
 
     def set_basis(self, basis: Mapping[str, Tensor], rank: int, kind: str) -> None:
         """Take the basis from a checkpoint's tensors; ValueError names it if it is missing or wrong."""
@@ -49,7 +58,7 @@ class NoisyProjection:
         if name not in basis:
             raise ValueError(f"{name}: missing among the basis vectors; give those of a model of this architecture")
         check_basis(name, basis[name], self._basis_shape(rank, kind))
-        self.module.register_buffer(BASIS, basis[name].to(self.weight))
+        self.holder.register_buffer(BASIS, basis[name].to(self.weight))
 
     def check_basis(self, rank: int, kind: str) -> None:
         """ValueError that names the tensor if the basis has a wrong shape, dtype or value."""
@@ -69,3 +78,24 @@ def find_projections(model: nn.Module, targets: Sequence[str]) -> list[NoisyProj
         if not isinstance(projection.module, nn.Linear | Conv1D):
             raise ValueError(f"target module {projection.name} is a {type(projection.module).__name__}, not linear")
     return found
+
+
+def fused_projections(model: nn.Module, rows: Mapping[str, slice]) -> list[NoisyProjection]:
+    """The noisy parts of each `qkv_proj` of `model`, in model order.
+
+    A part has a module next to the projection, of the name that it has in `rows` and without a weight, so that its
+    basis vectors have the name in a checkpoint that those of other models have. It is added where it is not there yet.
+
+    Args:
+        rows: the outputs of `qkv_proj` that belong to each part, by its name.
+    """
+    blocks = [(name, module) for name, module in model.named_modules() if hasattr(module, FUSED)]
+    for _, block in blocks:
+        for part in rows:
+            if not hasattr(block, part):
+                block.add_module(part, nn.Module())
+    return [
+        NoisyProjection(f"{name}.{part}", block.get_submodule(FUSED), outputs, block.get_submodule(part))
+        for name, block in blocks
+        for part, outputs in rows.items()
+    ]

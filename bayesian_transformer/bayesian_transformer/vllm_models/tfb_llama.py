@@ -1,30 +1,106 @@
-"""The TFB models of transformers: the library's own classes with basis vectors on q_proj and v_proj."""
+"""The TFB models of transformers: the library's own classes with basis vectors on q_proj and v_proj.
 
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM
+Where a family's checkpoints fuse the projections, they lie on the q and v rows of qkv_proj.
+"""
+
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    GemmaForCausalLM,
+    GraniteForCausalLM,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    Phi3ForCausalLM,
+    PreTrainedConfig,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
 
 from ..architectures import ARCHITECTURES
-from ..config import TFBLlamaConfig, TFBQwen2Config
+from ..config import (
+    TFBGemma2Config,
+    TFBGemma3Config,
+    TFBGemmaConfig,
+    TFBGraniteConfig,
+    TFBLlamaConfig,
+    TFBMistralConfig,
+    TFBPhi3Config,
+    TFBQwen2Config,
+    TFBQwen3Config,
+)
+from ..hf.projections import NoisyProjection, fused_projections
 from ..model import BayesianForCausalLMModel, BayesianLMConfig, NoisyModelMixin
+from ..noisy_weights import fused_rows
 
 
-class TFBLlamaForCausalLM(NoisyModelMixin, LlamaForCausalLM):
-    """LlamaForCausalLM with uncertainties; see NoisyModelMixin."""
+class TFBModel(NoisyModelMixin):
+    """Put before a `...ForCausalLM` of transformers, whose q_proj and v_proj then carry noise; see NoisyModelMixin."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)  # type: ignore[call-arg]
+        self._attach_basis()
+
+
+class TFBLlamaForCausalLM(TFBModel, LlamaForCausalLM):
+    """LlamaForCausalLM with uncertainties."""
 
     config_class = TFBLlamaConfig
 
-    def __init__(self, config: TFBLlamaConfig) -> None:
-        super().__init__(config)
-        self._attach_basis()
 
-
-class TFBQwen2ForCausalLM(NoisyModelMixin, Qwen2ForCausalLM):
-    """Qwen2ForCausalLM with uncertainties; see NoisyModelMixin."""
+class TFBQwen2ForCausalLM(TFBModel, Qwen2ForCausalLM):
+    """Qwen2ForCausalLM with uncertainties."""
 
     config_class = TFBQwen2Config
 
-    def __init__(self, config: TFBQwen2Config) -> None:
-        super().__init__(config)
-        self._attach_basis()
+
+class TFBQwen3ForCausalLM(TFBModel, Qwen3ForCausalLM):
+    """Qwen3ForCausalLM with uncertainties."""
+
+    config_class = TFBQwen3Config
+
+
+class TFBMistralForCausalLM(TFBModel, MistralForCausalLM):
+    """MistralForCausalLM with uncertainties."""
+
+    config_class = TFBMistralConfig
+
+
+class TFBGraniteForCausalLM(TFBModel, GraniteForCausalLM):
+    """GraniteForCausalLM with uncertainties."""
+
+    config_class = TFBGraniteConfig
+
+
+class TFBGemmaForCausalLM(TFBModel, GemmaForCausalLM):
+    """GemmaForCausalLM with uncertainties."""
+
+    config_class = TFBGemmaConfig
+
+
+class TFBGemma2ForCausalLM(TFBModel, Gemma2ForCausalLM):
+    """Gemma2ForCausalLM with uncertainties. Its attention is `eager`: that of `sdpa` leaves out the soft cap."""
+
+    config_class = TFBGemma2Config
+    _supports_sdpa = False
+    _supports_flex_attn = False
+
+
+class TFBGemma3ForCausalLM(TFBModel, Gemma3ForCausalLM):
+    """Gemma3ForCausalLM with uncertainties."""
+
+    config_class = TFBGemma3Config
+
+
+class TFBPhi3ForCausalLM(TFBModel, Phi3ForCausalLM):
+    """Phi3ForCausalLM with uncertainties."""
+
+    config_class = TFBPhi3Config
+
+    @property
+    def noisy_projections(self) -> list[NoisyProjection]:
+        return fused_projections(self, fused_rows(self.config.to_dict()))
 
 
 def register_models() -> None:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from vllm.config import CompilationMode, CUDAGraphMode
+from vllm.config import CompilationMode, CUDAGraphMode, get_current_vllm_config
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+from ..architectures import architecture_of
 
 _CACHE_DTYPES = ("auto", "bfloat16", "float16", "float32")
 _GRAPH_MODES = (None, CUDAGraphMode.NONE, CUDAGraphMode.FULL_DECODE_ONLY)
@@ -24,13 +26,28 @@ class Refusal:
 
     name: str  # as the error calls it; {} stands for what was found
     why: str  # in one sentence
-    found: Callable[[Any], object]  # what of it a VllmConfig, or an attention layer on a GPU, has; falsy if nothing
+    found: Callable[[Any], object]  # what of it a VllmConfig, or a layer's attention, has; falsy if nothing
     listed: str = ""  # what the page calls it, where the name holds a {}
 
 
 def refused(refusals: Iterable[Refusal], subject: Any) -> list[str]:
     """The names of the refusals that meet `subject`."""
     return [refusal.name.format(found) for refusal in refusals if (found := refusal.found(subject))]
+
+
+def _unread_window(config: Any) -> int:
+    """Tokens of a sliding window in the config of a family that has none in vLLM or in transformers; 0 without one."""
+    hf_config = config.model_config.hf_config
+    kinds, window = getattr(hf_config, "layer_types", None), getattr(hf_config, "sliding_window", None)
+    if architecture_of(hf_config.model_type).windows or not window or (kinds and "sliding_attention" not in kinds):
+        return 0
+    return window if window < config.model_config.max_model_len else 0
+
+
+def _shorter_window(stock: Any) -> bool:
+    """Whether a layer of FlashAttention has a sliding window that max_model_len exceeds."""
+    earlier = stock.sliding_window[0]  # how many earlier tokens a row sees; -1 for all
+    return earlier >= 0 and earlier + 1 < get_current_vllm_config().model_config.max_model_len
 
 
 SETTINGS = (
@@ -117,9 +134,30 @@ SETTINGS = (
         listed="a kv_cache_dtype other than auto, bfloat16, float16 or float32",
     ),
     Refusal(
-        "sliding-window attention",
-        "Particle rows attend to the whole context.",
-        lambda c: c.cache_config.sliding_window is not None or _has_sliding_layer(c.model_config.hf_config),
+        "a sliding window of {} tokens in this family (choose a max_model_len that is no longer)",
+        "vLLM and transformers read it in different ways, or not at all.",
+        _unread_window,
+        listed="a sliding window shorter than max_model_len in a family without windows",
+    ),
+    Refusal(
+        "dtype=float16 with {}",
+        "Its numbers leave the range of float16. vLLM refuses its base model too, which it knows by its model type.",
+        lambda c: (
+            c.model_config.dtype == torch.float16
+            and architecture_of(c.model_config.hf_config.model_type).needs_range
+            and c.model_config.hf_config.model_type
+        ),
+        listed="dtype=float16 with Gemma 2 and Gemma 3",
+    ),
+    Refusal(
+        "attention_bias with {}",
+        "vLLM leaves out the bias of o_proj, which transformers adds.",
+        lambda c: (
+            (model_type := c.model_config.hf_config.model_type) in ("tfb_qwen3", "tfb_gemma")
+            and getattr(c.model_config.hf_config, "attention_bias", False)
+            and model_type
+        ),
+        listed="attention_bias with Qwen3 and Gemma 1",
     ),
     Refusal(
         "dual_chunk_attention_config",
@@ -132,9 +170,12 @@ SETTINGS = (
         lambda c: c.compilation_config.mode == CompilationMode.STOCK_TORCH_COMPILE,
     ),
     Refusal(
-        "is_causal=false",
+        "is_causal=false or use_bidirectional_attention",
         "Particle rows attend to earlier tokens only.",
-        lambda c: not getattr(c.model_config.hf_config, "is_causal", True),
+        lambda c: (
+            not getattr(c.model_config.hf_config, "is_causal", True)
+            or getattr(c.model_config.hf_config, "use_bidirectional_attention", None)
+        ),
     ),
     Refusal(
         "VLLM_USE_V2_MODEL_RUNNER=1",
@@ -170,36 +211,44 @@ GPU_SETTINGS = (
     ),
 )  # see attention/gpu.py
 
-_NOT_WRITTEN = "The particle rows' call of FlashAttention does not have it."
-GPU_ATTENTION = (
+_NOT_WRITTEN = "The particle rows' attention does not have it."
+_NOT_ON_A_GPU = "The particle rows' call of FlashAttention does not have it."
+ATTENTION = (
     Refusal("ALiBi", _NOT_WRITTEN, lambda impl: impl.alibi_slopes is not None),
-    Refusal("sliding-window", "Particle rows attend to the whole context.", lambda i: i.sliding_window != (-1, -1)),
-    Refusal("soft-capped", _NOT_WRITTEN, lambda impl: impl.logits_soft_cap),
     Refusal("sink", _NOT_WRITTEN, lambda impl: impl.sinks is not None),
     Refusal(
         "cross-layer shared",
         "A particle row's own key and value are those of its own layer.",
         lambda impl: impl.kv_sharing_target_layer_name is not None,
     ),
-    Refusal("256-wide Blackwell", _NOT_WRITTEN, lambda impl: getattr(impl, "fa4_hd256", False)),
+)  # of a layer, on either device
+
+GPU_ATTENTION = (
+    Refusal(
+        "sliding-window",
+        "The particle rows' call of FlashAttention does not have a window shorter than max_model_len.",
+        _shorter_window,
+    ),
+    Refusal("soft-capped", _NOT_ON_A_GPU, lambda impl: impl.logits_soft_cap),
+    Refusal("256-wide Blackwell", _NOT_ON_A_GPU, lambda impl: getattr(impl, "fa4_hd256", False)),
 )  # of a layer
 
 
-def refuse_attention(stock: Any) -> None:
-    """ValueError if particle rows cannot attend with the attention implementation `stock` of a layer on a GPU."""
-    from vllm.v1.attention.backends.flash_attn import FlashAttentionImpl
+def refuse_attention(stock: Any, expected: type, more: Iterable[Refusal] = ()) -> None:
+    """ValueError if particle rows cannot attend with `stock`, the attention implementation of a layer.
 
-    if not isinstance(stock, FlashAttentionImpl):
+    Args:
+        expected: vLLM's class that the particle rows' attention is written for.
+        more: what is refused on one device only.
+    """
+    if not isinstance(stock, expected):
         raise ValueError(
-            f"TFB models need vLLM's FLASH_ATTN attention on a GPU, this layer has {type(stock).__name__}; "
-            "leave attention_backend unset"
+            f"TFB models need vLLM's {expected.__name__}, the attention of this layer is {type(stock).__name__}; "
+            "leave attention_backend unset, or choose another model"
         )
-    if kinds := refused(GPU_ATTENTION, stock):
-        raise ValueError(f"TFB models do not support {', '.join(kinds)} attention on a GPU; choose another model")
-
-
-def _has_sliding_layer(hf_config: object) -> bool:
-    return "sliding_attention" in (getattr(hf_config, "layer_types", None) or [])
+    if kinds := refused([*ATTENTION, *more], stock):
+        on_a_gpu = " on a GPU" if refused(more, stock) else ""
+        raise ValueError(f"TFB models do not support {', '.join(kinds)} attention{on_a_gpu}; choose another model")
 
 
 def _other_backends(attention: Any) -> str:

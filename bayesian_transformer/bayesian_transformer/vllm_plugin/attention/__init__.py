@@ -8,7 +8,7 @@ from typing import Any
 from vllm.platforms import current_platform
 
 from ..particles import Particles
-from ..refusals import refuse_attention
+from ..refusals import GPU_ATTENTION, refuse_attention
 
 
 def install(attention: Any, particles: Particles) -> None:
@@ -33,7 +33,9 @@ def _mixin(stock: Any) -> type:
     if current_platform.is_cuda():
         from .gpu import GpuParticleAttention as mixin  # imported where it can work only
 
-        refuse_attention(stock)
+        refuse_attention(stock, mixin.over, GPU_ATTENTION)
     else:
         from .cpu import CpuParticleAttention as mixin
+
+        refuse_attention(stock, mixin.over)
     return mixin

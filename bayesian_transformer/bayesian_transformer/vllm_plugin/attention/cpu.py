@@ -3,25 +3,32 @@
 The ordinary attention runs first, on the ordinary rows, and writes this step's clean K/V. Then, in float32, the cached
 blocks (read once per request, whatever the number of weight samples) and the own token share one softmax:
 out = (sum_t e^(s_t - m) v_t + e^(s_own - m) v_own) / (sum_t e^(s_t - m) + e^(s_own - m)), with m the largest score.
+
+A layer with a sliding window of W tokens lets a row see the last W - 1 before its own, as it does the ordinary rows.
+vLLM's block table holds no blocks before them. Soft-capped scores are c tanh(s / c), the own one too.
 """
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from vllm import _custom_ops as ops
+from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
 
 from ..kernels import AttentionFunction, attention_function
 from ..kernels.cpp import LANES
+from ..kernels.plain import WHOLE_CONTEXT
 from ..particles import Particles
 
 
 class CpuParticleAttention:
     """Mixin over the CPU attention implementation; `particles` is set by `install`."""
 
+    over: ClassVar[type] = CPUAttentionBackendImpl
     particles: Particles
+    logits_soft_cap: float | None  # of vLLM's class
     packing: "CachePacking | None" = None  # learned at the first step
     attend: AttentionFunction
 
@@ -64,7 +71,8 @@ class CpuParticleAttention:
             self.packing = CachePacking.probe(layer.isa, kv_cache.dtype, kv_cache.shape[2], kv_cache.shape[3] // 2)
             self.attend = attention_function(query, key, value, kv_cache, output)
         arguments = (metadata.block_table, metadata.seq_lens, self.packing, self.scale)  # type: ignore[attr-defined]
-        self.attend(query, key, value, kv_cache, *arguments, output)
+        window, soft_cap = layer.sliding_window or WHOLE_CONTEXT, self.logits_soft_cap or 0.0
+        self.attend(query, key, value, kv_cache, *arguments, output, window, soft_cap)
 
 
 @dataclass(frozen=True)

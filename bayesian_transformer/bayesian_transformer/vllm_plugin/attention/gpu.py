@@ -18,12 +18,13 @@ Never yet run on a GPU: the calls of FlashAttention (written from the signature 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from vllm.utils.torch_utils import canonicalize_singleton_dim_strides
 from vllm.v1.attention.backends import fa_utils
+from vllm.v1.attention.backends.flash_attn import FlashAttentionImpl
 
 from ..kernels import merge_own_token
 from ..particles import Particles
@@ -56,6 +57,7 @@ class PrefixPlan:
 class GpuParticleAttention:
     """Mixin over FlashAttentionImpl; `particles` is set by `install`."""
 
+    over: ClassVar[type] = FlashAttentionImpl
     particles: Particles
 
     def forward(

@@ -60,6 +60,8 @@ class AttentionFunction(Protocol):
         packing: Any,
         scale: float,
         output: Tensor,
+        window: int = plain.WHOLE_CONTEXT,
+        soft_cap: float = 0.0,
     ) -> None: ...
 
 

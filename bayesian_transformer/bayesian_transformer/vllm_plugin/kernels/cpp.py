@@ -14,6 +14,7 @@ from ...noise import PROJECTIONS
 from ...quantities import FIELDS
 from ...uncertainty import TokenUncertainty
 from .cpp_library import DTYPES, LANES, AttentionShape, NoiseShape, Pair, library
+from .plain import WHOLE_CONTEXT
 
 _DTYPE_CODES = {dtype: code for code, dtype in enumerate(DTYPES.values())}
 
@@ -80,19 +81,46 @@ def attend(
     packing: Any,
     scale: float,
     output: Tensor,
+    window: int = WHOLE_CONTEXT,
+    soft_cap: float = 0.0,
 ) -> None:
     """`plain.attend`; block_table and seq_lens are int32."""
-    _check_rows((query, key, value, output), cache)
+    rows = (query, key, value, output)
+    _check_rows(rows, cache)
+    shape = _attention_shape(rows, cache, block_table, packing)
+    head_size, block_size = shape.head_size, shape.block_size
+    _functions().particle_attention(
+        shape=shape,
+        dtype=_DTYPE_CODES[query.dtype],
+        query=query.data_ptr(),
+        key=key.data_ptr(),
+        value=value.data_ptr(),
+        cache=cache.data_ptr(),
+        block_table=_checked("block_table", block_table, torch.int32, shape.requests, shape.max_blocks),
+        lengths=_checked("seq_lens", seq_lens, torch.int32, shape.requests),
+        key_order=_order("key_order", packing.key_order, head_size, block_size),
+        value_order=_order("value_order", packing.value_order, block_size, head_size),
+        scale=scale,
+        window=window,
+        soft_cap=soft_cap,
+        output=output.data_ptr(),
+        threads=torch.get_num_threads(),
+    )
+
+
+def _attention_shape(
+    rows: tuple[Tensor, Tensor, Tensor, Tensor], cache: Tensor, block_table: Tensor, packing: Any
+) -> AttentionShape:
+    query, key, value, output = rows
     kv_heads, block_size, width = cache.shape[1:]
-    head_size = width // 2
     requests, max_blocks = block_table.shape
     key_step, value_step = packing.steps
-    shape = AttentionShape(
+    return AttentionShape(
         requests=requests,
         noisy_samples=query.shape[0] // requests,
         kv_heads=kv_heads,
         group=query.shape[1] // kv_heads,
-        head_size=head_size,
+        head_size=width // 2,
         block_size=block_size,
         max_blocks=max_blocks,
         query_stride=query.stride(0),
@@ -102,21 +130,6 @@ def attend(
         block_stride=cache.stride(0),
         key_step=key_step,
         value_step=value_step,
-    )
-    _functions().particle_attention(
-        shape=shape,
-        dtype=_DTYPE_CODES[query.dtype],
-        query=query.data_ptr(),
-        key=key.data_ptr(),
-        value=value.data_ptr(),
-        cache=cache.data_ptr(),
-        block_table=_checked("block_table", block_table, torch.int32, requests, max_blocks),
-        lengths=_checked("seq_lens", seq_lens, torch.int32, requests),
-        key_order=_order("key_order", packing.key_order, head_size, block_size),
-        value_order=_order("value_order", packing.value_order, block_size, head_size),
-        scale=scale,
-        output=output.data_ptr(),
-        threads=torch.get_num_threads(),
     )
 
 

@@ -92,7 +92,8 @@ FUNCTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
         | _names(Numbers, "query key value cache")
         | _names(Int32s, "block_table lengths")
         | _names(Int64s, "key_order value_order")
-        | {"scale": ctypes.c_float, "output": Numbers, "threads": ctypes.c_int32},
+        | {"scale": ctypes.c_float, "window": Index, "soft_cap": ctypes.c_float}
+        | {"output": Numbers, "threads": ctypes.c_int32},
     ),
     "draw_noise": (
         None,

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...noise import PROJECTIONS, site_index, standard_normal
 
 Pair = tuple[int, int]  # of the q and the v part
+WHOLE_CONTEXT = 1 << 62  # a window that no text fills
 
 
 def draw_noise(out: Tensor, seeds: Tensor, positions: Tensor) -> None:
@@ -73,6 +74,8 @@ def attend(
     packing: Any,
     scale: float,
     output: Tensor,
+    window: int = WHOLE_CONTEXT,
+    soft_cap: float = 0.0,
 ) -> None:
     """Attention of the particle rows in float32, request by request.
 
@@ -82,20 +85,26 @@ def attend(
         block_table: int [B, blocks per request]; seq_lens: int [B], the current token included.
         packing: how the numbers lie in a block, a CachePacking.
         scale: factor of the scores.
+        window: how many tokens a row sees, its own included, at least 1. Blocks without one of them are not read.
+        soft_cap: scores become soft_cap * tanh(score / soft_cap); 0 leaves them as they are.
     """
     requests, heads = len(seq_lens), cache.shape[1]
     packed = cache.view(*cache.shape[:2], 2, -1)
     for request, length in enumerate((seq_lens - 1).tolist()):  # of the prefix
-        blocks = block_table[request, : -(-length // packing.block_size)].long()
+        first_block = max(0, length + 1 - window) // packing.block_size
+        blocks = block_table[request, first_block : -(-length // packing.block_size)].long()
         keys, values = packing.unpack(packed[blocks])
+        seen = slice(max(0, length + 1 - window), length)
+        seen = slice(*(position - first_block * packing.block_size for position in (seen.start, seen.stop)))
         # [KV heads, noisy samples, query heads per KV head, D]
         q, own_key, own_value = (
             rows[request::requests].float().unflatten(1, (heads, -1)).transpose(0, 1) for rows in (query, key, value)
         )
         q = q * scale
-        scores = (q.flatten(1, 2) @ keys[..., :length]).unflatten(1, q.shape[1:3])
-        weights = torch.cat([scores, (q * own_key).sum(-1, keepdim=True)], dim=-1).softmax(-1)
-        out = (weights[..., :-1].flatten(1, 2) @ values[:, :length]).view(q.shape) + weights[..., -1:] * own_value
+        scores = (q.flatten(1, 2) @ keys[..., seen]).unflatten(1, q.shape[1:3])
+        scores = torch.cat([scores, (q * own_key).sum(-1, keepdim=True)], dim=-1)
+        weights = (soft_cap * (scores / soft_cap).tanh() if soft_cap else scores).softmax(-1)
+        out = (weights[..., :-1].flatten(1, 2) @ values[:, seen]).view(q.shape) + weights[..., -1:] * own_value
         output[request::requests] = out.transpose(0, 1).flatten(1, 2).to(output.dtype)
 
 

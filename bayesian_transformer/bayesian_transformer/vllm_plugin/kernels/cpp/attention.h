@@ -95,11 +95,17 @@ inline float weigh(float* scores, int64_t count, int64_t padded, float top, floa
     return new_top;
 }
 
-// All particle rows of one request and KV head.
+// scores[count] = soft_cap tanh(scores / soft_cap), count a multiple of LANES.
+inline void cap(float* scores, int64_t count, float soft_cap) {
+    for (int64_t i = 0; i < count; i += LANES) store(scores + i, hyperbolic_tangent(load(scores + i) / soft_cap) * soft_cap);
+}
+
+// All particle rows of one request and KV head. They see the last `window` tokens, their own included; soft_cap is 0 where
+// scores stay as they are.
 template <typename T>
 void attend(const AttentionShape& shape, int64_t request, int64_t head, const T* query, const T* key, const T* value,
             const T* cache, const int32_t* blocks, int64_t length, const int64_t* key_order, const int64_t* value_order,
-            float scale, T* output) {
+            float scale, int64_t window, float soft_cap, T* output) {
     const int64_t D = shape.head_size, B = shape.block_size, group = shape.group, rows = shape.noisy_samples * group;
     thread_local std::vector<float> memory;
     memory.resize(2 * rows * D + rows * B + D * B + 2 * rows);
@@ -118,18 +124,26 @@ void attend(const AttentionShape& shape, int64_t request, int64_t head, const T*
             store(out + row * D + i, load(own_value + i));
         }
         top[row] = sum(score);
+        if (soft_cap != 0) top[row] = hyperbolic_tangent(splat(top[row]) / soft_cap)[0] * soft_cap;
         total[row] = 1;
     }
-    for (int64_t start = 0; start < length; start += B) {
+    const int64_t first = length + 1 > window ? length + 1 - window : 0;  // token that is seen
+    for (int64_t start = first / B * B; start < length; start += B) {
         const T* packed = cache + blocks[start / B] * shape.block_stride + head * 2 * B * D;
+        const int64_t hidden = start < first ? first - start : 0;  // tokens of the block that lie before it
         int64_t count = length - start < B ? length - start : B, padded = (count + LANES - 1) / LANES * LANES;
         unpack(packed, key_order, shape.key_step, block, D * B);
         for (int64_t row = 0; row < rows; row++) std::memset(scores + row * B, 0, padded * sizeof(float));
         multiply_add(q, D, block, B, scores, B, rows, D, padded);
+        if (soft_cap != 0)
+            for (int64_t row = 0; row < rows; row++) cap(scores + row * B, padded, soft_cap);
+        if (hidden)
+            for (int64_t row = 0; row < rows; row++)
+                for (int64_t i = 0; i < hidden; i++) scores[row * B + i] = -INFINITE;
         for (int64_t row = 0; row < rows; row++)
             top[row] = weigh(scores + row * B, count, padded, top[row], total[row], out + row * D, D);
         unpack(packed + B * D, value_order, shape.value_step, block, D * B);
-        multiply_add(scores, B, block, D, out, D, rows, count, D);
+        multiply_add(scores + hidden, B, block + hidden * D, D, out, D, rows, count - hidden, D);
     }
     for (int64_t row = 0; row < rows; row++) {
         T* to = output + (row / group * shape.requests + request) * shape.output_stride + (head * group + row % group) * D;

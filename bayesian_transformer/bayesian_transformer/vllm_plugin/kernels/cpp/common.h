@@ -107,6 +107,20 @@ inline Floats exponential(Floats x) {
     return x != x ? x : result;
 }
 
+// tanh x, within 2 units in the last place.
+inline Floats hyperbolic_tangent(Floats x) {
+    Floats size = x < 0 ? -x : x;
+    size = size > 44 ? splat(44) : size;  // where tanh is 1; NaN stays NaN
+    Floats large = 1.0f - 2.0f / (exponential(2.0f * size) + 1.0f);
+    Floats square = x * x;  // below 0.625 the difference would lose digits: a minimax polynomial of tanh x / x, by Cephes
+    Floats series = square * -5.70498872745e-3f + 2.06390887954e-2f;
+    series = series * square - 5.37397155531e-2f;
+    series = series * square + 1.33314422036e-1f;
+    series = series * square - 3.33332819422e-1f;
+    Floats small = series * square * x + x;
+    return size < 0.625f ? small : x < 0 ? -large : large;
+}
+
 // log x for normal x > 0, within 2 units in the last place of max(|log x|, 1).
 inline Floats logarithm(Floats x) {
     Ints bits = std::bit_cast<Ints>(x);

@@ -23,7 +23,7 @@ template <typename Body> void with_type(Dtype dtype, Body body) {
 
 FUNCTION(particle_attention, const AttentionShape* shape, Dtype dtype, const void* query, const void* key, const void* value,
          const void* cache, const int32_t* block_table, const int32_t* lengths, const int64_t* key_order,
-         const int64_t* value_order, float scale, void* output, int threads) {
+         const int64_t* value_order, float scale, int64_t window, float soft_cap, void* output, int threads) {
     with_type(dtype, [&](auto zero) {
         using T = decltype(zero);
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
@@ -31,7 +31,7 @@ FUNCTION(particle_attention, const AttentionShape* shape, Dtype dtype, const voi
             int64_t request = i / shape->kv_heads;
             attend<T>(*shape, request, i % shape->kv_heads, (const T*)query, (const T*)key, (const T*)value, (const T*)cache,
                       block_table + request * shape->max_blocks, lengths[request] - 1, key_order, value_order, scale,
-                      (T*)output);
+                      window, soft_cap, (T*)output);
         }
     });
 }

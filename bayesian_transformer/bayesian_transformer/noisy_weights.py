@@ -1,0 +1,54 @@
+"""Which tensors of a checkpoint hold the weights that carry noise, by its config.json."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .architectures import architecture_of
+from .checkpoint import BASIS
+from .noise import PROJECTIONS
+
+FUSED = "qkv_proj"
+
+
+@dataclass(frozen=True)
+class NoisyWeight:
+    """The weight of a noisy projection in a checkpoint."""
+
+    prefix: str  # of the projection, for example `model.layers.0.self_attn.q_proj`
+    tensor: str  # name of the tensor that holds the weight
+    rows: slice  # those of the tensor that are the weight
+
+    @property
+    def basis(self) -> str:
+        """Name of the tensor that holds the basis vectors."""
+        return f"{self.prefix}.{BASIS}"
+
+
+def noisy_weights(config: Mapping[str, Any]) -> list[NoisyWeight]:
+    """The weights of all noisy projections, in layer order, for a config.json that a model can be made of."""
+    fused = architecture_of(config["model_type"]).fused_qkv
+    rows = fused_rows(config) if fused else dict.fromkeys(PROJECTIONS, slice(None))
+    return [
+        NoisyWeight(f"{block}.{projection}", f"{block}.{FUSED if fused else projection}.weight", rows[projection])
+        for block in map(_attention_block, range(config["num_hidden_layers"]))
+        for projection in PROJECTIONS
+    ]
+
+
+def noisy_tensors(config: Mapping[str, Any], layer: int) -> list[str]:
+    """Names of the tensors that hold the noisy weights of a decoder layer; the config needs no more than its type."""
+    names = (FUSED,) if architecture_of(config["model_type"]).fused_qkv else PROJECTIONS
+    return [f"{_attention_block(layer)}.{name}.weight" for name in names]
+
+
+def fused_rows(config: Mapping[str, Any]) -> dict[str, slice]:
+    """Which rows of a fused weight belong to q_proj and to v_proj: q lies over k, and k over v."""
+    heads = config["num_attention_heads"]
+    head_size = config.get("head_dim") or config["hidden_size"] // heads
+    q, kv = heads * head_size, (config.get("num_key_value_heads") or heads) * head_size
+    return {"q_proj": slice(0, q), "v_proj": slice(q + kv, q + 2 * kv)}
+
+
+def _attention_block(layer: int) -> str:
+    return f"model.layers.{layer}.self_attn"
