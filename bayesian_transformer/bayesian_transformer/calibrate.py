@@ -9,12 +9,12 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from .bootstrap import bootstrap_weights, interval, problem_places
 from .calibration import (
     DECLARED,
     MANY,
     Calibrator,
     CrossFit,
-    auroc_within,
     cross_fit,
     declared_scores,
     fit,
@@ -26,6 +26,7 @@ from .command_line import one_line_errors, say
 from .files import atomic_path, dumps, write_json
 from .graded import GradedFolder, read_graded, read_graded_samples, record_scores, stored_settings
 from .grading import Grader, Verdict
+from .metrics import stratified_auroc
 from .results import PARTS, RESPONSES, greedy_records
 from .sampled import read_outputs, sampled_score
 from .scores import SCORE_BY_NAME, SCORES
@@ -118,11 +119,20 @@ def report_on(calibrator: Calibrator, crossed: CrossFit, graded: Graded) -> list
 
 def _choice_among_answers(crossed: CrossFit, graded: Graded) -> list[str]:
     """How well P(correct) picks from several answers to one problem; empty if no problem has right and wrong ones."""
-    both = (crossed.p_correct, graded.table["ll_mean"])
-    within, alone = (100 * auroc_within(values, graded.right, graded.problems) for values in both)
-    if np.isnan(within):
+    count, (problems,) = problem_places([graded.problems])
+    known = np.isfinite(crossed.p_correct) & np.isfinite(graded.table["ll_mean"])
+    weights = bootstrap_weights(count)[:, problems[known]]
+    within, alone = (
+        stratified_auroc(values[known], graded.right[known], problems[known], weights)
+        for values in (crossed.p_correct, graded.table["ll_mean"])
+    )
+    if np.isnan(within[0]):
         return []
-    return [f"Among answers to one problem: AUROC {within:.1f}, of the mean log-likelihood alone {alone:.1f}"]
+    low, high = interval(100 * (within - alone)[1:])
+    return [
+        f"Among answers to one problem: AUROC {100 * within[0]:.1f}, of the mean log-likelihood alone "
+        f"{100 * alone[0]:.1f}; difference {100 * (within - alone)[0]:+.1f} [{low:+.1f}, {high:+.1f}]"
+    ]
 
 
 def with_p_correct(calibrator: Calibrator, record: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:

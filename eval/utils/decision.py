@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass
 
 from bayesian_transformer.bootstrap import LEVEL
+from bayesian_transformer.calibration import ENOUGH
 from bayesian_transformer.scores import PRIMARY, SCORE_BY_NAME
 
-from .comparison import LOSSES, P_CORRECT, RANKINGS, Comparison, Pair
+from .comparison import BASE_RATE, LOSSES, P_CORRECT, RANKINGS, Comparison, Pair
 from .evaluation import Summary
 
-HEAD = ("AUROC", "within length strata", "within level", "Brier score", "NLL", "ECE")
+HEAD = ("AUROC", "within length strata", "within level", "Brier score", "log-loss", "ECE")
 _AS_PERCENT = RANKINGS
 _WITHOUT_INTERVAL = ("ece",)  # noise only adds to it, so bootstrap draws lie above their sample
 
@@ -37,6 +38,7 @@ def number(metric: str, summary: Summary, is_difference: bool = False) -> tuple[
 def compared_rows(comparison: Comparison) -> list[tuple[str, list[ComparedRow]]]:
     """The table under its headings: what noise adds to each base, and what P(correct) adds to each primary score."""
     return [
+        ("What there is to beat", [_row(comparison, "the base rate for every answer", BASE_RATE, RANKINGS)]),
         *((f"Does noise add to the {pair.label}?", _pair_rows(comparison, pair)) for pair in comparison.pairs),
         ("P(correct) minus each primary score", [_over_row(comparison, name) for name in PRIMARY]),
     ]
@@ -51,8 +53,13 @@ def _pair_rows(comparison: Comparison, pair: Pair) -> list[ComparedRow]:
     ]
 
 
-def _row(comparison: Comparison, label: str, name: str, is_difference: bool = False) -> ComparedRow:
-    cells = (number(metric, comparison.columns[f"{metric}_{name}"], is_difference) for metric in (*RANKINGS, *LOSSES))
+def _row(
+    comparison: Comparison, label: str, name: str, hidden: tuple[str, ...] = (), is_difference: bool = False
+) -> ComparedRow:
+    cells = [
+        ("", "") if metric in hidden else number(metric, comparison.columns[f"{metric}_{name}"], is_difference)
+        for metric in (*RANKINGS, *LOSSES)
+    ]
     return ComparedRow(label, tuple(cells), is_difference)
 
 
@@ -73,6 +80,18 @@ def decision_lines(comparison: Comparison | str) -> list[str]:
         f"Noise adds {' '.join(number('auc', gain, True))} points of AUROC to {comparison.pairs[-1].label}: "
         f"{_verdict(gain)}",
         f"Accept? {comparison.acceptance}",
+        *_few(comparison),
+    ]
+
+
+def _few(comparison: Comparison) -> list[str]:
+    """The same warning as that of a calibrator."""
+    problems, which = comparison.rarer
+    if problems >= ENOUGH:
+        return []
+    return [
+        f"Only {problems} problems have a {which} answer: with fewer than {ENOUGH} right and {ENOUGH} wrong ones "
+        "P(correct) may be no better than the base rate"
     ]
 
 
@@ -80,4 +99,4 @@ def _verdict(gain: Summary) -> str:
     """The difference in words."""
     if gain.low > 0:
         return "it helps"
-    return "it harms" if gain.high < 0 else f"these data do not show that it helps ({LEVEL}% interval)"
+    return "it does not help" if gain.high < 0 else f"these data do not show that it helps ({LEVEL}% interval)"

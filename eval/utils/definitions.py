@@ -4,6 +4,7 @@ from bayesian_transformer.aggregations import AGGREGATIONS, BOTTOM_FRACTION
 from bayesian_transformer.bootstrap import LEVEL
 from bayesian_transformer.metrics import RISK_PERCENTS, TOP_PERCENTS
 
+from .comparison import PARTITIONS
 from .csv_tables import PUBLISHED_COLUMNS
 from .length import FOLDS
 from .probability import BINS
@@ -53,9 +54,10 @@ DEFINITIONS = (
     (
         "P(correct)",
         "a logistic regression on the scores that metadata.json names. Cross-fitted: each answer gets it from a model "
-        "that was fitted on other problems.",
+        f"that was fitted on other problems. Its figures are means over {PARTITIONS} ways to deal the problems into "
+        "parts; intervals keep the fitted models.",
     ),
-    ("Brier score, NLL", "mean of (P - right)^2; mean of -log P of what was the case, in nats. Lower is better."),
+    ("Brier score, log-loss", "mean of (P - right)^2; mean of -log P of what was the case, in nats. Lower is better."),
     (
         "ECE",
         f"mean gap between P(correct) and the share of right answers in {BINS} bins of equally many answers. Chance "

@@ -7,7 +7,7 @@ stored as JSON; using one needs numpy alone. `fit` and `threshold_for` need the 
 
 from .calibrator import Calibrator, Isotonic, Logistic, Temperature
 from .columns import DECLARED, MANY, NOISE_FREE, NOISY, declared_scores, rarer_class
-from .learning import ENOUGH, CrossFit, auroc_within, cross_fit, fit
+from .learning import ENOUGH, CrossFit, cross_fit, fit
 from .risk import RiskThreshold, quantile_grid, threshold_for
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "Logistic",
     "RiskThreshold",
     "Temperature",
-    "auroc_within",
     "cross_fit",
     "declared_scores",
     "fit",

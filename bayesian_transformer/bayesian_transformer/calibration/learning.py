@@ -1,8 +1,8 @@
 """Fits a calibrator to graded responses, and says how well it does on problems that it has not seen.
 
-Responses of one problem are alike, so cross-fitting splits by problem (scikit-learn's `GroupKFold`, which draws
-nothing: the same data give the same parts). No class is weighted up: that would spoil the probabilities that are asked
-for. Needs the extra [calibration].
+Responses of one problem are alike, so cross-fitting splits by problem (scikit-learn's `GroupKFold`, which draws nothing
+unless it is asked to: the same data give the same parts). No class is weighted up: that would spoil the probabilities
+that are asked for. Needs the extra [calibration].
 
 How many labels are enough was simulated with as many scores as DECLARED; docs/calibration.md has the figures.
 """
@@ -57,23 +57,6 @@ class CrossFit:
         return float(np.mean((p[seen] - self.right[seen]) ** 2))
 
 
-def auroc_within(values: Array, right: NDArray[np.bool_], groups: Groups) -> float:
-    """AUROC over pairs of a right and a wrong response of one group: does a score choose among answers to a problem?
-
-    A tie counts half; values [n] that are NaN are left out. NaN if no group has both.
-    """
-    concordant, pairs = 0.0, 0
-    known = np.isfinite(values)
-    rows: dict[Hashable, list[int]] = {}
-    for row in np.flatnonzero(known).tolist():
-        rows.setdefault(groups[row], []).append(row)
-    for own in rows.values():
-        good, bad = values[own][right[own]][:, None], values[own][~right[own]]
-        concordant += float((good > bad).sum() + 0.5 * (good == bad).sum())
-        pairs += good.size * bad.size
-    return concordant / pairs if pairs else float("nan")
-
-
 def fit(
     table: Table,
     right: ArrayLike,
@@ -125,8 +108,11 @@ def cross_fit(
     features: Sequence[str] = DECLARED,
     method: str = "logistic",
     folds: int = FOLDS,
+    partition: int | None = None,
 ) -> CrossFit:
     """P(correct) of each response by a calibrator fitted on the other problems; the arguments are those of `fit`.
+
+    `partition` is the seed of a random way to deal the problems into folds; without it they are dealt by their size.
 
     ValueError as in `fit`, and if there are fewer problems than folds or all answers outside a fold are of one class.
     """
@@ -139,7 +125,8 @@ def cross_fit(
     p_correct, base_rate = np.full(kept.size, np.nan), np.full(kept.size, np.nan)
     fold = np.full(kept.size, -1, dtype=np.int64)
     rows = np.flatnonzero(kept)
-    for number, (others, part) in enumerate(GroupKFold(folds).split(rows, groups=problems[rows])):
+    splitter = GroupKFold(folds, shuffle=partition is not None, random_state=partition)
+    for number, (others, part) in enumerate(splitter.split(rows, groups=problems[rows])):
         seen, unseen = rows[others], rows[part]
         _demand_both(verdicts[seen], f" outside of each of the {folds} parts")
         p_correct[unseen] = _fitted(columns[seen], verdicts[seen], method).predict(columns[unseen])
