@@ -228,9 +228,16 @@ def test_a_bad_greedy_record_is_named_with_its_file(learned: tuple[Path, str], t
     assert says.startswith(f"{folder / PART}: response arithmetic_")
 
 
-def test_the_folder_of_a_model_is_the_model(learned: tuple[Path, str], tmp_path: Path) -> None:
-    arguments = ("--apply", learned[0], changed(tmp_path / "path", model=f"/models/{MODEL}") / PART)
-    assert tokur_calibrate(*arguments, "--output", tmp_path / "p.jsonl").exit_code == 0
+def test_lines_of_tokur_score_get_a_probability(learned: tuple[Path, str], tmp_path: Path) -> None:
+    """They name the folder of the model, and have a response instead of text and offsets."""
+    rows = lines_of(FOLDERS[96] / PART)
+    for row in rows:
+        del row["text"], row["answer"]
+        row |= {"response": "5", "model": f"/models/{MODEL}"}
+    path = rewritten(tmp_path / "scored", rows) / PART
+    result = tokur_calibrate("--apply", learned[0], path, "--output", tmp_path / "p.jsonl")
+    assert result.exit_code == 0, result.output
+    assert all(0 < row["p_correct"] < 1 for row in lines_of(tmp_path / "p.jsonl"))
 
 
 def test_a_calibrator_of_another_version_is_noted(learned: tuple[Path, str], tmp_path: Path) -> None:
