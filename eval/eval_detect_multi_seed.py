@@ -21,7 +21,7 @@ from tqdm import tqdm
 import bayesian_transformer
 from bayesian_transformer.aggregations import DEFAULT_WINDOW
 from bayesian_transformer.bootstrap import DEFAULT_DRAWS
-from bayesian_transformer.command_line import one_line_errors, say
+from bayesian_transformer.command_line import SHARE, one_line_errors, say
 from bayesian_transformer.grading import Grader
 from bayesian_transformer.results import GREEDY_SUBDIR, PARTS, dataset_name, folders_to_read, model_name
 from eval.utils.brief import brief_text
@@ -56,14 +56,14 @@ from eval.utils.notes import evaluation_notes, setting_values
 )
 @click.option(
     "--alpha",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=SHARE,
     default=0.1,
     show_default=True,
     help="Largest share of wrong answers among those that P(correct) accepts.",
 )
 @click.option(
     "--delta",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=SHARE,
     default=0.1,
     show_default=True,
     help="Chance that the share is larger all the same.",

@@ -55,7 +55,7 @@ class Aggregation:
     label: str  # for people, after the symbol of the quantity
     heading: str  # for people, above its scores in a table
     of: Callable[[Array, Response], float]  # oriented values [T] with T > 0 -> number
-    formula: str  # in words, for docs/quantities.md
+    formula: str  # in words; after a semicolon, what docs/quantities.md says below its table
     of_nothing: float = math.nan  # of a response without tokens
     quantities: tuple[str, ...] = FIELDS  # that it is applied to
     explored: bool = False  # whether its scores stand apart from those that a reader is shown first
@@ -153,12 +153,12 @@ def _instabilities() -> list[Aggregation]:
             f"{name}{' per token' if per_token else ''}",
             _INSTABILITY,
             _unstable(count, field == "epistemic", per_token),
-            f"{formula}{', per token' if per_token else ''}; {unit}",
+            f"{formula}{', per token' if per_token else ''}; entropy in nats, EU in units of its mean",
             of_nothing=math.nan if per_token else 0.0,
             quantities=(field,),
             explored=True,
         )
-        for field, unit in (("entropy", "in nats"), ("epistemic", "in units of the mean EU"))
+        for field in ("entropy", "epistemic")
         for name, (count, formula) in kinds.items()
         for per_token in (False, True)
     ]
@@ -192,7 +192,11 @@ AGGREGATIONS = (
     ),
     _explored("tail", lambda v, _: float(v[-TAIL:].mean()), f"mean of the last {TAIL} tokens"),
     _explored("long_tail", lambda v, _: float(v[-LONG_TAIL:].mean()), f"mean of the last {LONG_TAIL:,} tokens"),
-    _explored("adaptive_tail", _adaptive_tail, "median of the last sqrt(T) / mean entropy tokens"),
+    _explored(
+        "adaptive_tail",
+        _adaptive_tail,
+        f"median of the last sqrt(T) / mean entropy tokens; at least {SHORTEST_TAIL} and at most {LONG_TAIL:,}",
+    ),
     _explored("median", lambda v, _: float(np.median(v)), "median of all tokens"),
     _explored("worst_decile", lambda v, _: _mean_of_lowest(v), f"mean of the least confident {_LOWEST} of the tokens"),
     _explored("worst_group", _lowest_group, "least confident mean of a window", _NOT_CONFIDENCE),

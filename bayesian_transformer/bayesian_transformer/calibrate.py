@@ -9,6 +9,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from . import __version__
 from .bootstrap import bootstrap_weights, interval, problem_places
 from .calibration import (
     DECLARED,
@@ -22,13 +23,13 @@ from .calibration import (
     threshold_for,
 )
 from .calibration.calibrator import METHODS, SOURCE
-from .command_line import one_line_errors, say
+from .command_line import SHARE, one_line_errors, say
 from .files import atomic_path, dumps, write_json
 from .graded import GradedFolder, read_graded, read_graded_samples, record_scores, stored_settings
 from .grading import Grader, Verdict
 from .metrics import stratified_auroc
-from .results import PARTS, RESPONSES, greedy_records
-from .sampled import read_outputs, sampled_score
+from .results import PARTS, RESPONSES, SETTINGS_FILE, greedy_records
+from .sampled import read_outputs, scores_of
 from .scores import SCORE_BY_NAME, SCORES
 
 Demand = Callable[[Mapping[str, Any]], None]
@@ -55,12 +56,15 @@ def made_with(settings: Mapping[str, Any], record: Mapping[str, Any]) -> dict[st
 def graded_results(folders: Sequence[Path], grader: Grader) -> Graded:
     """Read, grade and score folders of greedy results or of sampled responses, such as several seeds of one model.
 
-    ValueError, in one line, if two of them were made in different ways.
+    ValueError, in one line, if one comes twice, or if two of them, or two responses, were made in different ways.
     """
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"{', '.join(map(str, folders))}: a folder is given twice; give each once")
     parts = []
     source: dict[str, Any] = {}
     for folder in folders:
         part = _read(folder, grader)
+        _demand_one_making(folder, part)
         found = made_with(part.settings, part.records[0])
         for key in source.keys() & found.keys():
             if source[key] != found[key]:
@@ -82,8 +86,22 @@ def graded_results(folders: Sequence[Path], grader: Grader) -> Graded:
 
 def _read(folder: Path, grader: Grader) -> GradedFolder:
     """Greedy results have the settings of their run beside them, which is a *.json as well; so they come first."""
-    is_sampled = not any(folder.glob(PARTS)) and any(folder.glob(RESPONSES))
-    return read_graded_samples(folder, grader) if is_sampled else read_graded(folder, grader)
+    found = [] if any(folder.glob(PARTS)) else [path.name for path in folder.glob(RESPONSES)]
+    if found == [SETTINGS_FILE]:
+        raise ValueError(f"{folder}: holds {SETTINGS_FILE} and no responses; give the folder of results in it")
+    return read_graded_samples(folder, grader) if found else read_graded(folder, grader)
+
+
+def _demand_one_making(folder: Path, part: GradedFolder) -> None:
+    """ValueError, naming the response, unless all records of a folder say the same of how they were made."""
+    first = part.records[0]
+    for problem, record in zip(part.problems, part.records, strict=True):
+        for key in _OF_RECORD:
+            if record.get(key) != first.get(key):
+                raise ValueError(
+                    f"{folder}: response {problem}: made with {key} {record.get(key)!r}, {part.problems[0]} with "
+                    f"{first.get(key)!r}; calibrate one model and setting at a time"
+                )
 
 
 def calibrated(
@@ -167,7 +185,11 @@ def _greedy_rows(path: Path, calibrator: Calibrator, output: Path, demand: Deman
     with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8") as file:
         for record in greedy_records(path):
             demand(made_with(settings, record))
-            row = with_p_correct(calibrator, record, record_scores(record))
+            try:
+                scores = record_scores(record)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            row = with_p_correct(calibrator, record, scores)
             file.write(dumps(row) + "\n")
             answers, accepted = answers + 1, accepted + row.get("accepted", 0)
         if not answers:
@@ -178,7 +200,9 @@ def _greedy_rows(path: Path, calibrator: Calibrator, output: Path, demand: Deman
 def _sampled_rows(path: Path, calibrator: Calibrator, output: Path, demand: Demand) -> tuple[int, int]:
     document, outputs = read_outputs(path)
     demand(made_with(document, {}))
-    rows = [with_p_correct(calibrator, row, {s.name: sampled_score(row, s) for s in SCORES}) for row in outputs]
+    names = [score.name for score in SCORES]
+    each = [dict(zip(names, values, strict=True)) for values in scores_of(path, outputs, SCORES).T.tolist()]
+    rows = [with_p_correct(calibrator, row, scores) for row, scores in zip(outputs, each, strict=True)]
     write_json(output, document | {"outputs": rows})
     return len(rows), sum(row.get("accepted", 0) for row in rows)
 
@@ -193,8 +217,12 @@ def _sampled_rows(path: Path, calibrator: Calibrator, output: Path, demand: Dema
     help="Calibrator to use on new results; nothing is fitted then.",
 )
 @click.option("--anyway", is_flag=True, help="With --apply: also where the calibrator was fitted on something else.")
-@click.option("--alpha", default=0.1, show_default=True, help="Largest share of wrong answers among the accepted.")
-@click.option("--delta", default=0.1, show_default=True, help="Chance that the share is larger all the same.")
+@click.option(
+    "--alpha", default=0.1, show_default=True, type=SHARE, help="Largest share of wrong answers among the accepted."
+)
+@click.option(
+    "--delta", default=0.1, show_default=True, type=SHARE, help="Chance that the share is larger all the same."
+)
 @click.option("--method", type=click.Choice([*METHODS]), default="logistic", show_default=True)
 @click.option(
     "--feature",
@@ -219,6 +247,8 @@ def main(
 
     \b
         tokur calibrate --apply calibrator.json NEW/batch_results_0_100.jsonl --output with_p.jsonl
+
+    Lines of `tokur score` will do for --apply as well, if each has a unique_id.
     """
     if output.exists() and any(output.samefile(path) for path in (*inputs, *([calibrator] if calibrator else []))):
         raise click.UsageError("--output is one of the inputs; choose another")
@@ -226,7 +256,11 @@ def main(
         if calibrator is not None:
             if len(inputs) > 1 or inputs[0].is_dir():
                 raise ValueError("--apply takes one results file, such as batch_results_0_100.jsonl")
-            say(apply_to(inputs[0], Calibrator.load(calibrator), output, anyway))
+            loaded = Calibrator.load(calibrator)
+            fitted_with = loaded.versions.get("bayesian_transformer", __version__)
+            if fitted_with != __version__:
+                say(f"note: {calibrator}: fitted with version {fitted_with}, this is {__version__}", err=True)
+            say(apply_to(inputs[0], loaded, output, anyway))
             return
         for path in inputs:
             if not path.is_dir():

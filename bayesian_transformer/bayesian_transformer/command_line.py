@@ -5,8 +5,10 @@ Nothing here imports torch or transformers, so that `tokur --help` answers at on
 
 import importlib
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -47,6 +49,19 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="tokur")
 def main() -> None:
     """Token-level uncertainty of LLMs, in vLLM and in transformers."""
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without NaN, which click lets pass: it is neither below nor above a bound."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+SHARE = FiniteRange(0, 1, min_open=True, max_open=True)
 
 
 @contextmanager

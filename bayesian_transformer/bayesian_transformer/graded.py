@@ -93,11 +93,14 @@ def record_parts(record: Mapping[str, Any], tokens: int) -> Parts:
     offsets, text = record.get("token_offsets"), record.get("text")
     if offsets is None or not isinstance(text, str):
         return NO_PARTS
-    if not isinstance(offsets, list) or len(offsets) != tokens or not all(map(_is_range, offsets)):
-        raise ValueError(f"'token_offsets' must be a range [start, end] for each of the {tokens} tokens, or null")
+    are_ranges = isinstance(offsets, list) and all(_is_range(pair, len(text)) for pair in offsets)
+    if not are_ranges or len(offsets) != tokens:
+        raise ValueError(
+            f"'token_offsets' must be a range [start, end] of the text for each of the {tokens} tokens, or null"
+        )
     return parts_of(text, [(start, end) for start, end in offsets])
 
 
-def _is_range(pair: Any) -> bool:
+def _is_range(pair: Any, end: int) -> bool:
     are_places = isinstance(pair, list) and len(pair) == 2 and all(type(place) is int for place in pair)
-    return are_places and 0 <= pair[0] <= pair[1]
+    return are_places and 0 <= pair[0] <= pair[1] <= end

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .aggregations import Array, Response
-from .files import read_document
+from .files import read_document, shortened
 from .results import SETTINGS
 from .scores import Score, oriented
 
@@ -43,13 +43,7 @@ class Sampled:
 
         ValueError, naming the file, if one of them is not a number.
         """
-        try:
-            values = np.array([[sampled_score(output, score) for output in self.outputs] for score in scores])
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(
-                f"{self.path}: a score of a response is not a number ({error}); generate it again"
-            ) from error
-        return np.where(np.isfinite(values), values, np.nan)
+        return scores_of(self.path, self.outputs, scores)
 
 
 def read_sampled(path: Path, gold: Mapping[str, str]) -> Sampled:
@@ -77,21 +71,41 @@ def read_outputs(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return record, outputs
 
 
+def scores_of(path: Path, outputs: Sequence[Mapping[str, Any]], scores: Sequence[Score]) -> Array:
+    """The scores [len(scores), n] of the responses in the file `path`; larger is more confident, NaN without a value.
+
+    ValueError, naming the file, if one of them is not a number.
+    """
+    try:
+        values = np.array([[sampled_score(output, score) for output in outputs] for score in scores])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: a score of a response is not a number ({error}); generate it again") from error
+    return np.where(np.isfinite(values), values, np.nan)
+
+
 def sampled_score(output: Mapping[str, Any], score: Score) -> float:
     """One score of one stored response, larger is more confident; NaN if it is not stored (null: it is not finite).
 
     Files from before the names of scores.py, the published ones among them, have it under another name only.
+    ValueError if something else than a number is stored, OverflowError if it is too large for one.
     """
     value = _at(output, ("scores", score.name))
     if value is None:
         value = _at(output, score.aliases.record) if score.aliases.record else None
     if value is not None:
-        return score.sign * float(value)
+        return score.sign * float(_numbers([value], score.name)[0])
     array = None if score.quantity is None else output.get(score.quantity.name)
     if score.quantity is None or not array:
         return math.nan
-    values = np.asarray(array, dtype=np.float64)
+    values = _numbers(array, score.quantity.name)
     return score.value(oriented(score.quantity, values), Response({score.quantity.name: values}), len(array))
+
+
+def _numbers(values: Any, name: str) -> Array:
+    """A stored list of numbers as an array, null as NaN; true, false and digits in quotes are no numbers."""
+    if not isinstance(values, list) or not {type(value) for value in values} <= {int, float, type(None)}:
+        raise ValueError(f"{name}: {shortened(values)}")
+    return np.array(values, dtype=np.float64)
 
 
 def _at(output: Mapping[str, Any], keys: Sequence[str]) -> Any:

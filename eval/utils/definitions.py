@@ -9,7 +9,7 @@ from .csv_tables import PUBLISHED_COLUMNS
 from .length import FOLDS
 from .probability import BINS
 
-_NEWER = {how.name: how for how in AGGREGATIONS if how.explored}.values()  # each name once
+_NEWER = {how.name: how for how in AGGREGATIONS if how.explored}.values()  # each name once, with one formula
 DEFINITIONS = (
     ("Positive class", "a right answer. Uncertainties are negated, so larger always means more confident."),
     ("AUROC", "share of right-wrong pairs in which the right answer scores higher; a tie counts half."),

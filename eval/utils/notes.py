@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesian_transformer.quantities import QUANTITIES
 from bayesian_transformer.results import SETTINGS
 from bayesian_transformer.scores import LISTED
 
@@ -112,13 +113,28 @@ def _run_notes(run: SeedRun, window: int) -> list[str]:
             f"{short} of {size} responses are shorter than the {window}-token window of confidence_lowest_group and "
             "confidence_bottom_groups"
         )
-    unplaced = int(np.isnan(run.scores["ll_worst_step"][run.tokens > 0]).sum())
+    unplaced = _number_without(run, "worst_step", "mean")
     if unplaced:
         notes.append(
             f"{unplaced} of {size} responses have no scores of steps: their records do not say where the tokens stand "
             "in the text (an earlier version wrote them, or the tokens do not spell it), or all of it is thinking"
         )
+    unanswered = _number_without(run, "answer", "worst_step")
+    if unanswered:
+        notes.append(
+            f"{unanswered} of {size} responses have no answer in the text that could be found, so the scores of the "
+            "answer leave them out"
+        )
     return notes + _missing_notes(run) + _tie_notes(run) + _level_notes(run)
+
+
+def _number_without(run: SeedRun, lacking: str, known: str) -> int:
+    """How many responses lack an aggregation of a quantity that has another one, so that its values are finite."""
+    rows = [
+        np.isfinite(run.scores[f"{quantity.prefix}_{known}"]) & np.isnan(run.scores[f"{quantity.prefix}_{lacking}"])
+        for quantity in QUANTITIES
+    ]
+    return int(np.any(rows, axis=0).sum())
 
 
 def _level_notes(run: SeedRun) -> list[str]:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from bayesian_transformer import calibrate
 from bayesian_transformer.calibration import DECLARED, Calibrator, cross_fit
 from bayesian_transformer.grading import Grader
+from bayesian_transformer.problems import question_id
 from tests.helpers.stored_generations import DATASET, MODEL, ROOT, answer, greedy_records
 
 FOLDERS = {seed: ROOT / f"{MODEL}_results_vllm_pg" / DATASET / f"seed{seed}" / "greedy_unc" for seed in (96, 89)}
@@ -45,9 +45,13 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def changed(folder: Path, **values: Any) -> Path:
-    """A copy of the results of one seed, in which every record has other values."""
-    shutil.copytree(FOLDERS[96], folder)
-    rows = [row | values for row in lines_of(folder / PART)]
+    """A folder with the results of one seed, in which every record has other values."""
+    return rewritten(folder, [row | values for row in lines_of(FOLDERS[96] / PART)])
+
+
+def rewritten(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """A folder with these records."""
+    folder.mkdir(exist_ok=True)
     (folder / PART).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -168,14 +172,91 @@ def test_folders_made_in_different_ways_are_refused(tmp_path: Path) -> None:
     )
 
 
+def test_records_of_one_folder_made_in_different_ways_are_refused(tmp_path: Path) -> None:
+    rows = lines_of(FOLDERS[96] / PART)
+    rows[40]["num_samples"] = 9
+    folder = rewritten(tmp_path / "mixed", rows)
+    problem, first = question_id(rows[40]), min(map(question_id, rows))
+    assert failure(folder, "--output", tmp_path / "c.json") == (
+        f"{folder}: response {problem}: made with num_samples 9, {first} with 5; calibrate one model and setting at a "
+        "time"
+    )
+
+
+def test_a_folder_given_twice_is_refused(tmp_path: Path) -> None:
+    again = FOLDERS[96] / ".." / FOLDERS[96].name
+    assert failure(FOLDERS[96], again, "--output", tmp_path / "c.json") == (
+        f"{FOLDERS[96]}, {again}: a folder is given twice; give each once"
+    )
+
+
+def test_the_folder_above_the_results_is_told_from_one_without_any(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text("{}")
+    assert failure(tmp_path, "--output", tmp_path / "out" / "c.json") == (
+        f"{tmp_path}: holds settings.json and no responses; give the folder of results in it"
+    )
+
+
+def test_a_score_without_any_value_is_named(tmp_path: Path) -> None:
+    rows = [row | {"epistemic": [None] * len(row["token_ids"])} for row in lines_of(FOLDERS[96] / PART)]
+    says = failure(rewritten(tmp_path / "results", rows), "--output", tmp_path / "c.json")
+    assert says == "no response has a value of eu_mean; calibrate with other scores"
+
+
+def test_values_too_large_to_compute_with_are_named(tmp_path: Path) -> None:
+    rows = lines_of(FOLDERS[96] / PART)
+    for row in rows:
+        row["logprob"] = [1e300 * value for value in row["logprob"]]
+    says = failure(rewritten(tmp_path / "huge", rows), "--output", tmp_path / "c.json")
+    assert re.fullmatch(r"ll_mean has values as large as \d.*e\+\d+, too large to compute with", says)
+
+
+@pytest.mark.parametrize("option", ["--alpha", "--delta"])
+@pytest.mark.parametrize("value", [0, 1, "nan", "inf"])
+def test_shares_are_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: object
+) -> None:
+    monkeypatch.setattr(calibrate, "Grader", None)
+    result = tokur_calibrate(FOLDERS[96], "--output", tmp_path / "c.json", option, value)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.output
+
+
+def test_a_bad_greedy_record_is_named_with_its_file(learned: tuple[Path, str], tmp_path: Path) -> None:
+    folder = changed(tmp_path / "results", token_offsets="x")
+    says = failure("--apply", learned[0], folder / PART, "--output", tmp_path / "p.jsonl")
+    assert says.startswith(f"{folder / PART}: response arithmetic_")
+
+
+def test_lines_of_tokur_score_get_a_probability(learned: tuple[Path, str], tmp_path: Path) -> None:
+    """They name the folder of the model, and have a response instead of text and offsets."""
+    rows = lines_of(FOLDERS[96] / PART)
+    for row in rows:
+        del row["text"], row["answer"]
+        row |= {"response": "5", "model": f"/models/{MODEL}"}
+    path = rewritten(tmp_path / "scored", rows) / PART
+    result = tokur_calibrate("--apply", learned[0], path, "--output", tmp_path / "p.jsonl")
+    assert result.exit_code == 0, result.output
+    assert all(0 < row["p_correct"] < 1 for row in lines_of(tmp_path / "p.jsonl"))
+
+
+def test_a_calibrator_of_another_version_is_noted(learned: tuple[Path, str], tmp_path: Path) -> None:
+    stored = json.loads(learned[0].read_text())
+    stored["versions"]["bayesian_transformer"] = "0.0.1"
+    (tmp_path / "c.json").write_text(json.dumps(stored))
+    for path, notes in ((tmp_path / "c.json", 1), (learned[0], 0)):
+        result = tokur_calibrate("--apply", path, FOLDERS[96] / PART, "--output", tmp_path / "p.jsonl")
+        assert result.exit_code == 0, result.output
+        assert result.stderr.count("fitted with version 0.0.1, this is ") == result.stderr.count("\n") == notes
+
+
 def test_a_useless_score_is_said_to_be_one(tmp_path: Path) -> None:
     """Log-likelihoods that come from the number of the line."""
     rows = lines_of(FOLDERS[96] / PART)
     for index, row in enumerate(rows):
         row["logprob"] = [-1 - (index * 7919 % 76) / 76] * len(row["token_ids"])
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / PART).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = tokur_calibrate(tmp_path / "results", "--output", tmp_path / "c.json", "--feature", "ll_mean")
+    folder = rewritten(tmp_path / "results", rows)
+    result = tokur_calibrate(folder, "--output", tmp_path / "c.json", "--feature", "ll_mean")
     assert result.exit_code == 0, result.output
     assert "note: cross-fitted, it is no better than the base rate: do not decide by it" in result.output
 
@@ -187,7 +268,6 @@ def test_wrong_inputs_are_one_line(learned: tuple[Path, str], tmp_path: Path) ->
     assert failure("--apply", learned[0], FOLDERS[96], "--output", output).startswith("--apply takes one results file")
     assert failure("--apply", part, part, "--output", output).startswith(f"{part}: not valid JSON")
     assert failure(FOLDERS[96], "--output", output, "--feature", "nll").startswith("no score is called 'nll'")
-    assert failure(FOLDERS[96], "--output", output, "--alpha", 2) == "alpha must be between 0 and 1; got 2.0"
     (tmp_path / "empty.jsonl").touch()
     says = failure("--apply", learned[0], tmp_path / "empty.jsonl", "--output", output)
     assert says == f"{tmp_path / 'empty.jsonl'}: holds no finished response"

@@ -85,6 +85,36 @@ def test_greedy_answers_are_other_answers(folder: Path, learned: tuple[Path, str
     assert "made with temperature 0.0" in line
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"logprobs": {"nll": [1]}},
+        {"logprobs": {"nll": 10**400}},
+        {"logprobs": {"nll": "abc"}},
+        {"logprobs": {"nll": "-1"}},
+        {"token_count": "7"},
+        {"token_count": True},
+        {"logprobs": {}, "logprob": [-1, "-1"]},
+        {"logprobs": {}, "logprob": "-1"},
+        {"logprobs": {}, "logprob": [True]},
+    ],
+)
+def test_only_numbers_are_scores(
+    folder: Path, learned: tuple[Path, str], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    path = min(broken.glob("*.json"))
+    document = json.loads(path.read_text())
+    document["outputs"][1].pop("scores", None)
+    document["outputs"][1] |= change
+    path.write_text(json.dumps(document))
+    for arguments in ((broken, "--output", tmp_path / "c"), ("--apply", learned[0], path, "--output", tmp_path / "p")):
+        line = said(*arguments, status=1)
+        assert line.startswith(f"Error: {path}: a score of a response is not a number (")
+        assert line.count("\n") == 1
+
+
 def test_what_is_wrong_with_a_file_is_one_line(folder: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)

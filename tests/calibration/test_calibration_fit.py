@@ -274,8 +274,10 @@ def test_refusals_are_one_line(few: Simulated, change: dict[str, object], says: 
 
 
 def test_too_few_problems_for_cross_fitting(few: Simulated) -> None:
-    with pytest.raises(ValueError, match=r"^cross-fitting in 5 parts needs 2 parts and as many problems; there are 4$"):
+    with pytest.raises(ValueError, match=r"^cross-fitting in 5 parts needs at least 5 problems; there are 4$"):
         cross_fit(few.table, few.right, [index % 4 for index in range(400)], FEATURES)
+    with pytest.raises(ValueError, match=r"^cross-fitting needs at least 2 parts; got 1$"):
+        cross_fit(few.table, few.right, few.groups, FEATURES, folds=1)
     right = np.arange(400) == 7  # the part without it has one class only
     with pytest.raises(ValueError, match=r"all 320 are wrong$"):
         cross_fit(few.table, right, few.groups, FEATURES)

@@ -115,6 +115,12 @@ def _drop(*keys: str) -> Callable[[dict[str, Any]], None]:
         ("logistic", _set("notes", value=[None]), "'notes' must be a list of texts"),
         ("logistic", _set("acceptance", "alpha", value=2), "'acceptance.alpha' must be between 0 and 1"),
         ("logistic", _set("acceptance", "threshold", value="x"), "'acceptance.threshold' must be a number"),
+        ("logistic", _set("acceptance", "accepted", value=301), "'acceptance.accepted' must be between 0 and the resp"),
+        ("logistic", _set("acceptance", "accepted", value=-1), "'acceptance.accepted' must be between 0 and the resp"),
+        ("logistic", _set("acceptance", "wrong", value=301), "'acceptance.wrong' must be between 0 and the accepted"),
+        ("logistic", _set("acceptance", "wrong", value=-1), "'acceptance.wrong' must be between 0 and the accepted"),
+        ("logistic", _set("parameters", "intercept", value=10**400), "'parameters.intercept' is not finite"),
+        ("logistic", _set("parameters", "means", 0, value=-(10**400)), "'parameters.means' must be a list of finite"),
         ("isotonic", _set("parameters", "scores", 1, value=-99), "'parameters.scores' must rise"),
         ("isotonic", _set("parameters", "probabilities", 0, value=0.9), "'parameters.probabilities' must rise"),
         ("isotonic", _set("parameters", "probabilities", -1, value=1.5), "'parameters.probabilities' must rise"),
@@ -159,6 +165,7 @@ def test_what_does_not_fit_is_one_line() -> None:
     assert calibrator.check() is None
     assert calibrator.check(**SOURCE) is None
     assert calibrator.check(**SOURCE, bayes_noise="left", temperature=None) is None  # not known when it was fitted
+    assert calibrator.check(model="/models/TFB-m") is None
     assert calibrator.check(model="TFB-other", num_samples=10, bayes_sigma=0.1) == (
         "the calibrator was fitted on model 'TFB-m', not 'TFB-other'; num_samples 5, not 10: fit another one"
     )

@@ -20,6 +20,7 @@ from bayesian_transformer.aggregations import (
 )
 from bayesian_transformer.quantities import FIELDS, QUANTITIES
 from bayesian_transformer.scores import SCORES, response_scores
+from eval.utils.definitions import DEFINITIONS
 
 responses = st.integers(1, 90).flatmap(
     lambda tokens: st.lists(
@@ -131,3 +132,14 @@ def test_a_long_response_has_tails_of_its_end() -> None:
 
 def test_names_and_formulas_are_complete() -> None:
     assert all(how.formula and how.quantities for how in AGGREGATIONS)
+
+
+def test_the_report_defines_each_name_once_with_both_units_and_the_bounds_of_the_adaptive_tail() -> None:
+    explained = dict(DEFINITIONS)
+    assert len(explained) == len(DEFINITIONS)
+    for name in ("Spikes", "Bursts", "Rebounds", "Edis"):
+        for term in (name, f"{name} per token"):
+            assert explained[term].endswith("; entropy in nats, EU in units of its mean.")
+    assert explained["Adaptive tail"].endswith("; at least 64 and at most 2,048.")
+    formulas = {(how.name, how.formula) for how in AGGREGATIONS}
+    assert len(formulas) == len({name for name, _ in formulas})  # the report explains a name once

@@ -138,6 +138,8 @@ def test_what_comes_from_the_user_is_escaped(tmp_path: Path) -> None:
         (["--seeds_range", 3, 1], "first seed must not be larger"),
         (["--seeds", 7], "no batch_results_*.jsonl in"),
         (["--seeds", 1, "x"], "'x' is not a valid integer"),
+        (["--seeds", "1", "--alpha", "nan"], "Invalid value for '--alpha'"),
+        (["--seeds", "1", "--delta", "nan"], "Invalid value for '--delta'"),
     ],
 )
 def test_bad_options_are_one_line(tmp_path: Path, args: list[Any], message: str) -> None:

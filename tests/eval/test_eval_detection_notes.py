@@ -1,6 +1,7 @@
 """What eval_detect_multi_seed.py says of results that are missing, broken, undecided or not comparable."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,27 @@ def test_missing_values_and_constant_scores_are_named_and_the_rest_is_evaluated(
     assert float(row["auc_self_certainty_mean"]) == pytest.approx(
         roc_auc_score(right, [np.mean(r["self_certainty"]) for r in records])
     )
+
+
+def test_steps_and_answers_that_are_not_known_are_said(tmp_path: Path) -> None:
+    """Of 30 records 25 say where the tokens stand; 3 have no answer in the text, and 4 a value that is not finite."""
+    path = write_greedy(tmp_path, 1, problems=30)
+
+    def change(index: int, record: dict[str, Any]) -> None:
+        if 2 <= index < 5:
+            record["text"] = "Nobody can tell."
+        tokens, end = len(record["token_ids"]), len(record["text"])
+        starts = [position * end // tokens for position in range(tokens + 1)]
+        record["token_offsets"] = [[*pair] for pair in pairwise(starts)] if index < 25 else None
+        if 10 <= index < 14:
+            record["logprob"][0] = None
+
+    rewrite(path, change)
+    stderr = run(tmp_path, "--seeds", 1).stderr
+    assert "5 of 30 responses have no scores of steps: their records do not say where the tokens stand" in stderr
+    assert (
+        "3 of 30 responses have no answer in the text that could be found, so the scores of the answer leave them out"
+    ) in stderr
 
 
 def test_undecided_answers_are_counted_and_count_as_wrong(tmp_path: Path) -> None:

@@ -189,7 +189,6 @@ def test_wrong_options_are_one_line(
     assert failure("--model-path", tiny_llama_path, "--texts", texts).endswith(
         "is not a TFB model; convert it with convert_to_tfb.py"
     )
-    assert failure(*model, "--texts", texts, "--sigma", -1).startswith("bayes_sigma must be a finite number >= 0")
     assert failure(*model, "--texts", texts, "--num-samples", 10**6).startswith("num_samples must be at most")
     empty = written(tmp_path / "empty.jsonl")
     assert failure(*model, "--texts", empty) == f"{empty}: no line has a prompt with a response"
@@ -202,7 +201,8 @@ def test_wrong_options_are_one_line(
         failure("--model-path", single, "--texts", texts)
         == "the model has one weight sample, so no noise; give --num-samples"
     )
-    for arguments in (("--num-samples", 1), ("--flip-rate", 2), ("--output", texts)):
+    numbers = (("--sigma", "nan"), ("--sigma", "inf"), ("--sigma", -1), ("--flip-rate", "nan"), ("--flip-rate", 2))
+    for arguments in (("--num-samples", 1), *numbers, ("--output", texts)):
         result = tokur_sigma(*model, "--texts", texts, *arguments)
         assert result.exit_code == 2, result.output
     assert texts.read_text().startswith('{"prompt"')

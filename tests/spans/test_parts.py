@@ -66,7 +66,21 @@ def test_an_older_record_has_none_of_them_and_all_others(offsets: dict[str, None
     assert all(scores[name] == newer[name] for name in scores.keys() - missing)
 
 
-@pytest.mark.parametrize("offsets", ["x", [[0, 1]], [[0, 1]] * 5 + [[2, 1]], [[0, 1]] * 5 + [[0.0, 1]], [[0]] * 6])
+EARLIER = [[0, 1]] * 5
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        "x",
+        [[0, 1]],
+        [[0, 1]] * 5 + [[2, 1]],
+        [[0, 1]] * 5 + [[0.0, 1]],
+        [[0]] * 6,
+        [*EARLIER, [0, len(TEXT) + 1]],
+        [*EARLIER, [0, 10**30]],
+    ],
+)
 def test_wrong_offsets_are_named(offsets: Any) -> None:
     with pytest.raises(ValueError, match="response one: 'token_offsets' must be a range"):
         record_scores(record(token_offsets=offsets))

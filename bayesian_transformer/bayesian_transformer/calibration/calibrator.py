@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..files import write_json
-from ..results import read_settings
+from ..results import model_name, read_settings
 from .columns import Array, Table, check_names, columns_of, depend_on_noise, missing_values
 from .risk import RiskThreshold
 from .stored import StoredObject
@@ -27,6 +27,13 @@ SOURCE = (
     "use_tfb_for_generation", "temperature",
 )  # fmt: skip
 _OF_NOISE = ("num_samples", "bayes_sigma", "bayes_noise", "rank")
+
+
+def _agree(name: str, fitted: Any, found: Any) -> bool:
+    """Whether two values of a setting are the same, or one is not known. A model may be its name or its folder."""
+    if name == "model" and isinstance(fitted, str) and isinstance(found, str):
+        return model_name(fitted) == model_name(found)
+    return fitted is None or found is None or bool(fitted == found)
 
 
 def sigmoid(z: Array) -> Array:
@@ -149,7 +156,7 @@ class Calibrator:
         wrong = [
             f"{name} {self.source[name]!r}, not {settings[name]!r}"
             for name in compared
-            if settings.get(name) is not None and self.source.get(name) not in (None, settings[name])
+            if not _agree(name, self.source.get(name), settings.get(name))
         ]
         return f"the calibrator was fitted on {'; '.join(wrong)}: fit another one" if wrong else None
 

@@ -120,8 +120,10 @@ def cross_fit(
 
     columns, verdicts, problems, kept = _checked(table, right, groups, features, method)
     found = len(set(problems[kept].tolist()))
-    if not 2 <= folds <= found:
-        raise ValueError(f"cross-fitting in {folds} parts needs 2 parts and as many problems; there are {found}")
+    if folds < 2:
+        raise ValueError(f"cross-fitting needs at least 2 parts; got {folds}")
+    if found < folds:
+        raise ValueError(f"cross-fitting in {folds} parts needs at least {folds} problems; there are {found}")
     p_correct, base_rate = np.full(kept.size, np.nan), np.full(kept.size, np.nan)
     fold = np.full(kept.size, -1, dtype=np.int64)
     rows = np.flatnonzero(kept)
@@ -151,6 +153,7 @@ def _checked(
         raise ValueError(f"'groups' must name the problem of each of the {len(columns)} responses; got {len(groups)}")
     number = {name: index for index, name in enumerate(dict.fromkeys(groups))}
     problems = np.array([number[name] for name in groups], np.int64)
+    _demand_values(columns, features)
     kept = np.array(np.isfinite(columns).all(axis=1))
     _demand_both(verdicts[kept], " with values of all scores")
     return columns, verdicts, problems, kept
@@ -160,6 +163,17 @@ def _fitted(columns: Array, right: NDArray[np.bool_], method: str) -> Logistic |
     if method == "isotonic":
         return _isotonic(columns[:, 0], right)
     return _temperature(columns, right) if method == "temperature" else _logistic(columns, right)
+
+
+def _demand_values(columns: Array, features: Sequence[str]) -> None:
+    """ValueError, naming the score, where no response has a value, or values are too large to compute with."""
+    for name, column in zip(features, columns.T, strict=True):
+        known = column[np.isfinite(column)]
+        if column.size and not known.size:
+            raise ValueError(f"no response has a value of {name}; calibrate with other scores")
+        with np.errstate(over="ignore"):
+            if not np.isfinite(np.square(known).sum()):  # then neither are the mean and the spread sure to be
+                raise ValueError(f"{name} has values as large as {np.abs(known).max():.3g}, too large to compute with")
 
 
 def _demand_both(right: NDArray[np.bool_], where: str) -> None:

@@ -73,13 +73,16 @@ class RiskThreshold:
     @classmethod
     def load(cls, stored: StoredObject) -> Self:
         """From the JSON of a calibrator; ValueError names file and key."""
+        responses, accepted, wrong = (stored.integer(key) for key in ("responses", "accepted", "wrong"))
+        stored.demand("accepted", 0 <= accepted <= responses, "must be between 0 and the responses")
+        stored.demand("wrong", 0 <= wrong <= accepted, "must be between 0 and the accepted ones")
         return cls(
             alpha=stored.share("alpha"),
             delta=stored.share("delta"),
             threshold=None if stored.values.get("threshold") is None else stored.number("threshold"),
-            responses=stored.integer("responses"),
-            accepted=stored.integer("accepted"),
-            wrong=stored.integer("wrong"),
+            responses=responses,
+            accepted=accepted,
+            wrong=wrong,
             risk_bound=stored.share("risk_bound"),
             coverage=stored.share("coverage"),
             coverage_low=stored.share("coverage_low"),

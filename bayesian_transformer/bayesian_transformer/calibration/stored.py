@@ -1,6 +1,6 @@
 """A JSON object whose keys are read with their types; what is wrong is one line with the file and the key."""
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ class StoredObject:
 
     def number(self, key: str) -> float:
         value = self._of(key, (int, float), "a number")
-        self.demand(key, math.isfinite(value), "is not finite")
+        self.demand(key, _is_finite(value), "is not finite")
         return float(value)
 
     def share(self, key: str) -> float:
@@ -38,7 +38,7 @@ class StoredObject:
 
     def numbers(self, key: str) -> tuple[float, ...]:
         values = self._of(key, list, "a list")
-        fine = all(_is(value, (int, float)) and math.isfinite(value) for value in values)
+        fine = all(_is(value, (int, float)) and _is_finite(value) for value in values)
         self.demand(key, fine, "must be a list of finite numbers")
         return tuple(float(value) for value in values)
 
@@ -59,3 +59,8 @@ class StoredObject:
 def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
     """isinstance, but true and false are not numbers."""
     return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_finite(value: float) -> bool:
+    """Whether a float can hold the number; a whole number of JSON may be larger, and math.isfinite fails on it."""
+    return abs(value) <= sys.float_info.max

@@ -9,7 +9,7 @@ import click
 from tqdm import tqdm
 
 from .. import __version__
-from ..command_line import one_line_errors, say
+from ..command_line import FiniteRange, one_line_errors, say
 from ..encoding import CHUNK_ROWS
 from ..files import write_json
 from ..printable import printable
@@ -34,14 +34,20 @@ GRID = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
     help="Prompts with responses, as for `tokur score`, or batch_results_*.jsonl; give it several times.",
 )
 @click.option(
-    "--sigma", "sigmas", multiple=True, type=float, default=GRID, show_default=True, help="Noise scale; several times."
+    "--sigma",
+    "sigmas",
+    multiple=True,
+    type=FiniteRange(0),
+    default=GRID,
+    show_default=True,
+    help="Noise scale; several times.",
 )
 @click.option("--num-samples", "counts", multiple=True, type=click.IntRange(2), help="Weight samples S; several times.")
 @click.option(
     "--flip-rate",
     default=0.01,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="Largest share of tokens that may flip. A convention: no theory ties it to detection.",
 )
 @click.option("--bisect", default=0, show_default=True, type=click.IntRange(0), help="Further sigmas to try.")
