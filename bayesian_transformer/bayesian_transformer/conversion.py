@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from .architectures import ARCHITECTURES
+from .architectures import ARCHITECTURES, check_family
+from .basis_cache import cached_basis_vectors
 from .carried_files import copy_carried_files
 from .checkpoint import (
     BASIS,
@@ -33,7 +34,6 @@ from .checkpoint import (
 )
 from .files import naming
 from .fitting import check_fit
-from .layers import basis_vectors
 from .noise_config import DEFAULT_RANK, NoiseConfig, check_kind
 from .noisy_weights import noisy_weights
 from .printable import one_line
@@ -90,8 +90,10 @@ def _check_architecture(model_path: Path, config: dict[str, Any], architecture: 
         raise ValueError(f"{path}: model_type {model_type!r} is not supported; it must be one of {known}")
     if architecture not in (None, model_type):
         raise ValueError(f"{path}: model_type is {model_type}, not {architecture}; use --architecture {model_type}")
-    if model_type == "mistral" and config.get("layer_types"):  # transformers takes it for a Ministral
-        raise ValueError(f"{path}: layer_types make this mistral a ministral, which is not supported")
+    try:
+        check_family(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if "quantization_config" in config:
         raise ValueError(f"{path}: the checkpoint is quantised; convert the unquantised model instead")
     return model_type
@@ -178,7 +180,7 @@ def _compute_basis(
     for noisy in tqdm(noisy_weights(config), desc="SVD", unit="matrix"):
         weight = _read_weight(model_path, files, noisy.tensor)[noisy.rows]
         try:
-            basis[noisy.basis] = basis_vectors(weight, range(rank), bayes_noise)
+            basis[noisy.basis] = cached_basis_vectors(weight, range(rank), bayes_noise)
         except ValueError as error:
             raise ValueError(f"{noisy.prefix}.weight: {error}; choose a smaller --rank") from error
     return basis
