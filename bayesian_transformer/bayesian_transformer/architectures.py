@@ -7,7 +7,6 @@ that tell.
 """
 
 import importlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,12 +86,6 @@ def architecture_of(model_type: object) -> Architecture:
 def is_plain(model_type: object) -> bool:
     """Whether a `model_type` is that of a supported base checkpoint, which holds no basis vectors."""
     return isinstance(model_type, str) and model_type in ARCHITECTURES
-
-
-def check_family(config: Mapping[str, Any]) -> None:
-    """ValueError for a config.json of a base model that is of another family than its `model_type` says."""
-    if config.get("model_type") == "mistral" and config.get("layer_types"):  # transformers takes it for a Ministral
-        raise ValueError("layer_types make this mistral a ministral, which is not supported")
 
 
 def _imported(path: str) -> Any:

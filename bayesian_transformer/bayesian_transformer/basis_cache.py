@@ -59,8 +59,8 @@ def _key(weight: Tensor, basis_idx: Sequence[int], kind: str) -> str:
     return digest.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()).cast("B")
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _read(path: Path, weight: Tensor) -> Tensor | None:

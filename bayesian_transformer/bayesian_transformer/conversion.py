@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from .architectures import ARCHITECTURES, check_family
+from .architectures import ARCHITECTURES
 from .basis_cache import cached_basis_vectors
 from .carried_files import copy_carried_files
 from .checkpoint import (
@@ -90,10 +90,8 @@ def _check_architecture(model_path: Path, config: dict[str, Any], architecture: 
         raise ValueError(f"{path}: model_type {model_type!r} is not supported; it must be one of {known}")
     if architecture not in (None, model_type):
         raise ValueError(f"{path}: model_type is {model_type}, not {architecture}; use --architecture {model_type}")
-    try:
-        check_family(config)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    if model_type == "mistral" and config.get("layer_types"):  # transformers takes it for a Ministral
+        raise ValueError(f"{path}: layer_types make this mistral a ministral, which is not supported")
     if "quantization_config" in config:
         raise ValueError(f"{path}: the checkpoint is quantised; convert the unquantised model instead")
     return model_type
