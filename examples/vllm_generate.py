@@ -2,19 +2,19 @@
 
     python examples/vllm_generate.py [MODEL]
 
-MODEL is a folder, by default that of the embedded model; a plain checkpoint is converted on the first run.
+MODEL is a folder, by default that of the embedded model: a plain checkpoint or a TFB model.
 """
 
 import sys
-from pathlib import Path
 
 from vllm import LLM, SamplingParams
 
-from bayesian_transformer.embedded import tfb_model
+from bayesian_transformer import tfb
+from bayesian_transformer.embedded import base_model
 
 if __name__ == "__main__":  # vLLM starts processes that import this file
-    model = tfb_model(*map(Path, sys.argv[1:]))
-    llm = LLM(str(model), hf_overrides={"bayes_sigma": 0.1, "num_samples": 5})
+    model = sys.argv[1] if sys.argv[1:] else base_model()
+    llm = LLM(str(model), hf_overrides=tfb(bayes_sigma=0.1, num_samples=5))
     questions = ["What is 6 + 5?", "What is 7 * 6?"]
     chats = [[{"role": "user", "content": question}] for question in questions]
     params = [SamplingParams(temperature=0.0, max_tokens=32, seed=seed) for seed in (1, 2)]

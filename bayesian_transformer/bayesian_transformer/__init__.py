@@ -13,6 +13,7 @@ from .transformers_hook import register_with_transformers
 
 if TYPE_CHECKING:
     from .config import NoiseConfig
+    from .hf_overrides import tfb
     from .model import BayesianForCausalLMModel, BayesianLMConfig
     from .uncertainty import TokenUncertainty, Uncertainty, token_uncertainty
 
@@ -22,6 +23,7 @@ __all__ = [
     "NoiseConfig",
     "TokenUncertainty",
     "Uncertainty",
+    "tfb",
     "token_uncertainty",
 ]
 __version__ = "0.1.0"
@@ -32,6 +34,7 @@ _HOMES = {  # of the public names, imported when they are asked for (PEP 562)
     "NoiseConfig": "config",
     "register_configs": "config",
     "register_models": "vllm_models.tfb_llama",
+    "tfb": "hf_overrides",
     "TokenUncertainty": "uncertainty",
     "Uncertainty": "uncertainty",
     "token_uncertainty": "uncertainty",

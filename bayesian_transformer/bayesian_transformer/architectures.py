@@ -85,6 +85,11 @@ def architecture_of(model_type: object) -> Architecture:
     raise ValueError(f"model_type {model_type!r} is not supported; it must be one of {', '.join(ARCHITECTURES)}")
 
 
+def is_plain(model_type: object) -> bool:
+    """Whether a `model_type` is that of a supported base checkpoint, which holds no basis vectors."""
+    return isinstance(model_type, str) and model_type in ARCHITECTURES
+
+
 def _imported(path: str) -> Any:
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .architectures import ARCHITECTURES
+from .basis_cache import cached_basis_vectors
 from .carried_files import copy_carried_files
 from .checkpoint import (
     BASIS,
@@ -33,7 +34,6 @@ from .checkpoint import (
 )
 from .files import naming
 from .fitting import check_fit
-from .layers import basis_vectors
 from .noise_config import DEFAULT_RANK, NoiseConfig, check_kind
 from .noisy_weights import noisy_weights
 from .printable import one_line
@@ -180,7 +180,7 @@ def _compute_basis(
     for noisy in tqdm(noisy_weights(config), desc="SVD", unit="matrix"):
         weight = _read_weight(model_path, files, noisy.tensor)[noisy.rows]
         try:
-            basis[noisy.basis] = basis_vectors(weight, range(rank), bayes_noise)
+            basis[noisy.basis] = cached_basis_vectors(weight, range(rank), bayes_noise)
         except ValueError as error:
             raise ValueError(f"{noisy.prefix}.weight: {error}; choose a smaller --rank") from error
     return basis

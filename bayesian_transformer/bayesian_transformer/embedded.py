@@ -11,6 +11,7 @@ import hashlib
 import logging
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -81,14 +82,18 @@ def _converted(model_path: Path, output_path: Path) -> Path:
     return output_path
 
 
-def _fingerprint(model_path: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of the last change of each file that a conversion reads, whose content would take long to read."""
+def _fingerprint(model_path: Path) -> dict[str, Any]:
+    """What a conversion depends on: how bases are computed, and the files that it reads.
+
+    Of a file it is the size and the time of the last change, because its content would take long to read.
+    """
+    from .bases import ALGORITHM
     from .carried_files import carried_files
     from .checkpoint import CONFIG_FILE, INDEX_FILE, tensor_files
 
     names = {*map(str, carried_files(model_path)), *tensor_files(model_path).values(), CONFIG_FILE, INDEX_FILE}
     found = {name: (model_path / name).stat() for name in sorted(names) if (model_path / name).exists()}
-    return {name: (file.st_size, file.st_mtime_ns) for name, file in found.items()}
+    return {"bases": ALGORITHM} | {name: (file.st_size, file.st_mtime_ns) for name, file in found.items()}
 
 
 def _write_model(gguf: Path, directory: Path) -> None:

@@ -9,26 +9,12 @@ Both are W' x - W x for a random W' (W + basis E^T or W + E basis^T, entries of 
 reparameterisation. Source: TokUR (arXiv 2505.11737); TFB (arXiv 2412.05723).
 """
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
+from .bases import basis_vectors
 from .noise_config import NOISE_KINDS, check_kind
 
 __all__ = ["NOISE_KINDS", "basis_vectors", "check_basis", "check_kind", "low_rank_noise", "noise_width"]
-
-
-def basis_vectors(weight: Tensor, basis_idx: Sequence[int], kind: str) -> Tensor:
-    """Singular vectors of `weight` [out, in]: [out, r] for right, [in, r] for left, in the weight's dtype.
-
-    The SVD runs in float32. Raises ValueError if an index exceeds the number of singular values.
-    """
-    if max(basis_idx) >= min(weight.shape):
-        raise ValueError(f"rank {max(basis_idx) + 1} exceeds the smaller side of the {list(weight.shape)} matrix")
-    left_vectors, _, right_vectors = torch.linalg.svd(weight.float(), full_matrices=False)
-    vectors = left_vectors if check_kind(kind) == "right" else right_vectors.T
-    return vectors[:, list(basis_idx)].to(weight.dtype).contiguous()
 
 
 def check_basis(name: str, basis: Tensor, shape: tuple[int, int]) -> None:

@@ -25,6 +25,7 @@ LIGHT = (
     "files",
     "grading",
     "heat_map",
+    "hf_overrides",
     "noise_config",
     "problems",
     "quantities",

@@ -1,29 +1,11 @@
 """Low-rank noise compared with what it stands for: an explicitly perturbed weight matrix."""
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bayesian_transformer.layers import basis_vectors, check_basis, low_rank_noise, noise_width
 
 SIGMA = 0.3
-
-
-@given(st.integers(2, 20), st.integers(2, 20), st.integers(0, 2**31), st.sampled_from(["right", "left"]))
-@settings(deadline=None)
-def test_basis_spans_the_top_singular_directions(rows: int, columns: int, seed: int, kind: str) -> None:
-    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
-    rank = min(rows, columns, 4)
-    basis = basis_vectors(weight, range(rank), kind)
-    left, singular, right = np.linalg.svd(weight.double().numpy(), full_matrices=False)
-    expected = left if kind == "right" else right.T
-    assert basis.shape == (rows if kind == "right" else columns, rank)
-    gaps = np.abs(np.diff(singular, append=0.0))
-    for i in range(rank):
-        if min(gaps[i], gaps[i - 1] if i else np.inf) > 1e-3:  # otherwise the direction is ill-defined
-            assert abs(abs(basis[:, i].double().numpy() @ expected[:, i]) - 1) < 1e-3
 
 
 @pytest.mark.parametrize("kind", ["right", "left"])
@@ -51,10 +33,8 @@ def test_noise_is_zero_without_sigma_and_batches() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(ValueError, match=r"rank 6 exceeds the smaller side of the \[5, 9\] matrix"):
-        basis_vectors(torch.randn(5, 9), range(6), "right")
     with pytest.raises(ValueError, match="right, left; got 'up'"):
-        basis_vectors(torch.randn(5, 9), range(2), "up")
+        low_rank_noise(torch.zeros(2), torch.zeros(2, 2), torch.zeros(2), SIGMA, "up")
     with pytest.raises(ValueError, match=r"a\.b: shape \[3, 2\]"):
         check_basis("a.b", torch.zeros(3, 2), (2, 3))
     with pytest.raises(ValueError, match=r"a\.b: .*not all finite"):

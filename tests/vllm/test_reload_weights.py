@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
+from bayesian_transformer import tfb
 from bayesian_transformer.checkpoint import tensor_files
 from tests.helpers.vllm_engines import engine, table, token_prompts
 
 vllm = pytest.importorskip("vllm")
 pytestmark = pytest.mark.engine
-OVERRIDES = {"bayes_sigma": 0.3, "num_samples": 4}
+OVERRIDES: dict[str, Any] = {"bayes_sigma": 0.3, "num_samples": 4}
 PROMPTS = token_prompts([[5, 900, 17, 30_000], [77]])
 Tables = list[np.ndarray]
 
@@ -140,3 +141,29 @@ def test_a_new_engine_on_the_weights_has_the_numbers_of_a_reloaded_one(
             ValueError, match=r"layers\.1\.self_attn\.q_proj\.basis_vectors did not come with its weight"
         ):
             reload(reloaded, projections)
+
+
+def test_the_bases_of_a_plain_checkpoint_follow_its_weights(
+    tiny_qwen2_path: Path, other_base: Path, make_tfb: Callable[..., Path]
+) -> None:
+    """However the weights come: made up at first, from a folder, by a trainer, with stored bases or without."""
+    options: dict[str, Any] = {"in_process": True, "max_num_seqs": 4}
+    with engine(make_tfb(other_base), hf_overrides=OVERRIDES, **options) as fresh:
+        expected = answers(fresh)
+    overrides = tfb(**OVERRIDES)
+    with engine(tiny_qwen2_path, hf_overrides=overrides, load_format="dummy", **options) as llm:
+        reload(llm, tensors_of(other_base))
+        assert same(answers(llm), expected)
+    with engine(tiny_qwen2_path, hf_overrides=overrides, **options) as llm:
+        before = answers(llm)
+        llm.collective_rpc("reload_weights", kwargs={"weights_path": str(other_base)})
+        assert same(answers(llm), expected)
+        llm.collective_rpc("reload_weights", kwargs={"weights_path": str(tiny_qwen2_path)})
+        assert same(answers(llm), before)
+        stored = tensors_of(make_tfb(other_base))
+        name = "model.layers.1.self_attn.q_proj.basis_vectors"
+        reload(llm, stored | {name: -stored[name]})  # stored ones are used as they are
+        assert not same(answers(llm), expected)
+        reload(llm, stored)
+        assert same(answers(llm), expected)
+        assert llm.apply_model(lambda model: model.load_weights([])) == [set()]

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import LlamaConfig
+from transformers import AutoConfig, LlamaConfig
 
+from bayesian_transformer import tfb
 from tests.helpers.prompt_models import save_model_without_weights
 
 pytest.importorskip("vllm")
@@ -91,6 +92,41 @@ def test_biases_that_vllm_leaves_out(kind: str, tmp_path: Path) -> None:
 def test_bad_noise_keys_are_named(tiny: Path, key: str, value: Any, said: str) -> None:
     with pytest.raises(Exception, match=said):
         engine_config(tiny, hf_overrides={key: value})
+
+
+JSON_OF_LLAMA = {"architectures": ["VllmTFBLLamaForCausalLM"]}
+
+
+@pytest.mark.parametrize("hf_overrides", [tfb(num_samples=5), {"num_samples": 5} | JSON_OF_LLAMA])
+def test_a_plain_checkpoint_becomes_a_tfb_model(plain: Path, hf_overrides: Any) -> None:
+    config = engine_config(plain, hf_overrides=hf_overrides, skip_tokenizer_init=True)
+    assert config.parallel_config.worker_cls.startswith("bayesian_transformer.")
+    assert config.model_config.hf_config.model_type == "llama"
+    assert config.model_config.hf_config.num_samples == 5
+
+
+@pytest.mark.parametrize("hf_overrides", [tfb(), JSON_OF_LLAMA])
+@pytest.mark.parametrize("load_format", ["sharded_state", "tensorizer", "mistral", "runai_streamer_sharded", "pt"])
+def test_formats_that_pass_the_bases_by_are_refused(plain: Path, hf_overrides: Any, load_format: str) -> None:
+    with pytest.raises(Exception, match=rf"do not support: load_format={load_format} of a plain checkpoint \(convert"):
+        engine_config(plain, hf_overrides=hf_overrides, skip_tokenizer_init=True, load_format=load_format)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "hf_overrides", "said"),
+    [
+        ("gpt2", {}, tfb(), "model_type 'gpt2' is not supported; it must be one of llama, "),
+        ("gpt2", {}, JSON_OF_LLAMA, "model_type 'gpt2' is not supported; it must be one of llama, "),
+        ("qwen2", {}, JSON_OF_LLAMA, r"where a qwen2 has \['VllmTFBQwen2ForCausalLM'\]; correct it"),
+        ("mistral", {"layer_types": ["full_attention"]}, tfb(), "model_type 'ministral' is not supported"),
+    ],
+)
+def test_what_is_of_no_family_is_refused_by_name(
+    tmp_path: Path, model_type: str, changes: dict[str, Any], hf_overrides: Any, said: str
+) -> None:
+    AutoConfig.for_model(model_type, num_hidden_layers=1, architectures=["X"], **changes).save_pretrained(tmp_path)
+    with pytest.raises(Exception, match=said):
+        engine_config(tmp_path, hf_overrides=hf_overrides, skip_tokenizer_init=True)
 
 
 def test_overrides_reach_the_model_and_its_worker_is_ours(tiny: Path) -> None:

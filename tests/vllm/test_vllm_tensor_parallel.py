@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from bayesian_transformer import tfb
 from tests.helpers.vllm_engines import engine, table, token_prompts
 
 vllm = pytest.importorskip("vllm")
@@ -34,10 +35,12 @@ def test_two_ranks_equal_one(
     kind: str,
 ) -> None:
     base = one_kv_head_model(tmp_path / "Tiny-MQA") if kv_heads == 1 else request.getfixturevalue("tiny_qwen2_path")
-    path = make_tfb(base, kind)
+    # One rank runs the converted model, and two ranks the plain one if its KV head is shared.
+    overrides = tfb(num_samples=4, bayes_noise=kind)
+    paths = {1: make_tfb(base, kind), 2: base if kv_heads == 1 else make_tfb(base, kind)}
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # one NUMA node has no place for two bound workers
     options: dict[str, Any] = {
-        "hf_overrides": {"num_samples": 4},
+        "hf_overrides": overrides,
         "skip_tokenizer_init": True,
         "kv_cache_memory_bytes": 1 << 26,
     }
@@ -45,7 +48,7 @@ def test_two_ranks_equal_one(
     parameters = [vllm.SamplingParams(temperature=0, max_tokens=12, seed=i, detokenize=False) for i in range(5)]
     numbers = []
     for ranks in (1, 2):
-        with engine(path, tensor_parallel_size=ranks, **options) as llm:
+        with engine(paths[ranks], tensor_parallel_size=ranks, **options) as llm:
             outputs = llm.generate(prompts, parameters, use_tqdm=False)
         numbers.append([(list(o.outputs[0].token_ids), table(o.outputs[0])) for o in outputs])
     for (tokens, one), (other_tokens, two) in zip(*numbers, strict=True):

@@ -141,7 +141,7 @@ def _checked(
     table: Table, right: ArrayLike, groups: Groups, features: Sequence[str], method: str
 ) -> tuple[Array, NDArray[np.bool_], NDArray[np.int64], NDArray[np.bool_]]:
     """Columns [n, k], verdicts [n], problems by number [n], and which responses have all values [n]."""
-    require_extra("calibration", "sklearn", "scipy")
+    require_extra("calibration", "sklearn")
     check_names(features)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")

@@ -21,8 +21,6 @@ The thresholds: either a grid of your own, fixed beforehand or taken from other 
 Then the promise holds whatever P is. Or, as default, `quantile_grid` of the same P without their labels. Which
 thresholds are tried then depends on the responses; the promise holds if the share of wrong answers does not fall with
 falling P, and in simulations with every other P that we tried.
-
-Needs the extra [calibration] (scipy).
 """
 
 import math
@@ -35,7 +33,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..extras import require_extra
 from .columns import Array, labels
 from .stored import StoredObject
 
@@ -153,7 +150,6 @@ def threshold_for(
     Raises:
         ValueError, in one line, for unusable input and for two responses of one problem.
     """
-    require_extra("calibration", "sklearn", "scipy")
     p = _checked(p_correct, alpha, delta)
     verdicts = labels(right, p.size)
     if groups is not None and len(set(groups)) < len(groups):

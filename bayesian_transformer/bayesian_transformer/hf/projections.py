@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from ..basis_cache import cached_basis_vectors
 from ..checkpoint import BASIS, check_weight
-from ..layers import basis_vectors, check_basis
+from ..layers import check_basis
 from ..noisy_weights import FUSED
 
 
@@ -47,7 +48,7 @@ class NoisyProjection:
         """Fill the basis with singular vectors of the weight as it is now."""
         self.check_weight()
         try:
-            vectors = basis_vectors(self.weight.detach(), basis_idx, kind)
+            vectors = cached_basis_vectors(self.weight, basis_idx, kind)
         except ValueError as error:
             raise ValueError(f"{self.name}.weight: {error}; choose a smaller rank") from error
         self.holder.register_buffer(BASIS, vectors)

@@ -3,14 +3,14 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vllm.config import CUDAGraphMode
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
-from ..architectures import ARCHITECTURES
+from ..architectures import ARCHITECTURES, architecture_of
 from ..checkpoint import read_config, reads_single_file
 from ..fitting import check_fit
 from ..noise_config import NoiseConfig
@@ -33,6 +33,7 @@ class TFBModelConfig(VerifyAndUpdateConfig):
     def verify_and_update_config(vllm_config: "VllmConfig") -> None:
         """Check the noise keys, refuse what would give wrong numbers, and name our worker and scheduler."""
         kernels.read_mode()  # refuses a TOKUR_KERNELS that there is not, before processes are started
+        check_architecture(vllm_config.model_config)
         noise = NoiseConfig.from_model_config(vllm_config.model_config.hf_config)
         problems = refused(SETTINGS, vllm_config)
         if noise.noisy_samples and current_platform.is_cuda():
@@ -46,6 +47,20 @@ class TFBModelConfig(VerifyAndUpdateConfig):
                 prepare_for_gpu(vllm_config)
         vllm_config.parallel_config.worker_cls = f"{_PACKAGE}.worker.TFBWorker"
         vllm_config.scheduler_config.scheduler_cls = f"{_PACKAGE}.outputs.uncertainty_scheduler"
+
+
+def check_architecture(model_config: Any) -> None:
+    """ValueError unless the TFB architecture that was asked for, maybe for a plain checkpoint, is that of the model."""
+    config = model_config.hf_config
+    try:
+        expected = architecture_of(config.model_type).vllm_architecture
+    except ValueError as error:
+        raise ValueError(f"{model_config.model}: {error}") from error
+    if model_config.architectures != [expected]:
+        raise ValueError(
+            f"{model_config.model}: architectures is {model_config.architectures}, where a {config.model_type} has "
+            f"{[expected]}; correct it in hf_overrides or config.json"
+        )
 
 
 def check_weights(vllm_config: "VllmConfig") -> None:

@@ -9,10 +9,13 @@ from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.model_executor.models.utils import extract_layer_index
 
-from ..checkpoint import SINGLE_FILE, reads_single_file
+from ..architectures import is_plain
+from ..basis_cache import cached_basis_vectors
+from ..checkpoint import SINGLE_FILE, check_weight, reads_single_file
 from ..layers import check_basis
 from ..noise import PROJECTIONS
 from ..noise_config import NoiseConfig
+from ..noisy_weights import FUSED, fused_rows
 from .attention import install
 from .kernels import mixture_logits
 from .particles import Particles, QKVNoise, perturb_output
@@ -39,7 +42,11 @@ class TFBModelMixin:
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         self.allow_patterns_overrides = weight_patterns(Path(vllm_config.model_config.model))
-        noise = NoiseConfig.from_model_config(vllm_config.model_config.hf_config)
+        config = vllm_config.model_config.hf_config
+        noise = NoiseConfig.from_model_config(config)
+        self.computes_bases = is_plain(config.model_type)  # of each weight that comes without its bases
+        self._has_bases = False  # whether all have come once
+        self._fused_rows = fused_rows(config.to_dict())
         max_requests = vllm_config.scheduler_config.max_num_seqs
         device = vllm_config.device_config.device
         self.particles = Particles(noise, len(self.model.layers), max_requests, device)
@@ -92,10 +99,12 @@ class TFBModelMixin:
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Load a checkpoint or a part of one; the stock loader gets everything but the basis vectors.
 
-        ValueError names a basis that is missing: that of each weight which comes must come with it.
+        The bases of a plain checkpoint are computed from its weights as they come, before vLLM cuts them into shards.
+        ValueError names a basis of a TFB model that is missing: that of each weight which comes must come with it.
         """
         arrived: set[str] = set()
         changed: set[str] = set()
+        computed: dict[str, Tensor] = {}
 
         def base_weights() -> Iterable[tuple[str, Tensor]]:
             for name, tensor in weights:
@@ -104,9 +113,20 @@ class TFBModelMixin:
                     arrived.add(name)
                 else:
                     changed.update(self._bases_of(name))
+                    if self.computes_bases:
+                        computed.update(self._computed_bases(name, tensor))
                     yield name, tensor
 
         loaded = super().load_weights(base_weights())  # type: ignore[misc]
+        for name in computed.keys() - arrived:  # not earlier: stored ones may come after their weight
+            self._load_basis(name, computed[name])
+            arrived.add(name)
+        self._check_complete(changed, arrived)
+        self._has_bases |= arrived == self.basis_names
+        blocks = {name.removesuffix(_BASIS_SUFFIX).rpartition(".")[0] for name in arrived}
+        return loaded | {f"{block}.attn.qkv_noise{_BASIS_SUFFIX}" for block in blocks}
+
+    def _check_complete(self, changed: set[str], arrived: set[str]) -> None:
         missing = sorted(changed - arrived)
         if missing and changed == self.basis_names:
             raise ValueError(f"{missing[0]} is not in the checkpoint ({len(missing)} missing); convert the model again")
@@ -115,21 +135,38 @@ class TFBModelMixin:
                 f"{missing[0]} did not come with its weight, whose singular directions it holds ({len(missing)} "
                 "missing); start the engine again with the new weights converted"
             )
-        blocks = {name.removesuffix(_BASIS_SUFFIX).rpartition(".")[0] for name in arrived}
-        return loaded | {f"{block}.attn.qkv_noise{_BASIS_SUFFIX}" for block in blocks}
 
     @property
     def basis_names(self) -> set[str]:
         """What a checkpoint calls the basis vectors of this model."""
         return {f"{block}.{projection}{_BASIS_SUFFIX}" for block in self._qkv_noise for projection in PROJECTIONS}
 
-    def _bases_of(self, name: str) -> Iterable[str]:
+    def _bases_of(self, name: str) -> set[str]:
         """The names of the bases that are computed from the tensor `name` of a checkpoint."""
         block, _, projection = name.removesuffix(".weight").rpartition(".")
         if block not in self._qkv_noise or not name.endswith(".weight"):
-            return ()
-        fused = PROJECTIONS if projection == "qkv_proj" else ()
+            return set()
+        fused = PROJECTIONS if projection == FUSED else ()
         return {f"{block}.{p}{_BASIS_SUFFIX}" for p in ((projection,) if projection in PROJECTIONS else fused)}
+
+    def _computed_bases(self, name: str, tensor: Tensor) -> dict[str, Tensor]:
+        """The bases of what the tensor `name` of a checkpoint holds, by name."""
+        names = self._bases_of(name)
+        if names:
+            check_weight(name, tensor)
+        return {basis: self._computed_basis(basis, name, tensor) for basis in names}
+
+    def _computed_basis(self, basis: str, name: str, tensor: Tensor) -> Tensor:
+        """Later weights are not written to the cache: a trainer may send some at every step."""
+        block, _, projection = basis.removesuffix(_BASIS_SUFFIX).rpartition(".")
+        noise = self.particles.noise
+        if not noise.noisy_samples:  # nothing reads it
+            return tensor.new_zeros(self._qkv_noise[block].checkpoint_shape(PROJECTIONS.index(projection)))
+        weight = tensor[self._fused_rows[projection]] if name.endswith(f"{FUSED}.weight") else tensor
+        try:
+            return cached_basis_vectors(weight, noise.basis_idx, noise.bayes_noise, store=not self._has_bases)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}; choose a smaller rank") from error
 
     def _load_basis(self, name: str, tensor: Tensor) -> None:
         block, _, projection = name.removesuffix(_BASIS_SUFFIX).rpartition(".")

@@ -14,9 +14,11 @@ from vllm.config import CompilationMode, CUDAGraphMode, get_current_vllm_config
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
-from ..architectures import architecture_of
+from ..architectures import architecture_of, is_plain
 
 _CACHE_DTYPES = ("auto", "bfloat16", "float16", "float32")
+# They hand a model whole tensors under the names of its checkpoint, but dummy, whose weights are made up.
+_LOAD_FORMATS = ("auto", "hf", "safetensors", "fastsafetensors", "instanttensor", "runai_streamer", "dummy")
 _GRAPH_MODES = (None, CUDAGraphMode.NONE, CUDAGraphMode.FULL_DECODE_ONLY)
 
 
@@ -115,6 +117,16 @@ SETTINGS = (
         "quantization",
         "Not tested: conversion computes the basis vectors of plain weights.",
         lambda c: c.model_config.quantization is not None,
+    ),
+    Refusal(
+        "load_format={} of a plain checkpoint (convert it, or choose auto)",
+        "Basis vectors are computed from whole tensors by their names in the checkpoint, which this format passes by.",
+        lambda c: (
+            is_plain(c.model_config.hf_config.model_type)
+            and c.load_config.load_format not in _LOAD_FORMATS
+            and c.load_config.load_format
+        ),
+        listed=f"a load_format other than {', '.join(_LOAD_FORMATS)} of a plain checkpoint",
     ),
     Refusal("enable_prompt_embeds", "Not tested.", lambda c: c.model_config.enable_prompt_embeds),
     Refusal(

@@ -95,7 +95,7 @@ class UncertaintyRunner(GPUModelRunner):
         folder = Path(weights_path or self.model_config.model)
         if weights_iterator is None and folder.is_dir():
             missing = sorted(self.get_model().basis_names - tensor_files(folder).keys())
-            if missing:
+            if missing and not self.get_model().computes_bases:
                 raise ValueError(f"{folder}: {missing[0]} is missing ({len(missing)} are); convert the model first")
             self.get_model().allow_patterns_overrides = weight_patterns(folder)
         super().reload_weights(weights_iterator, weights_path, is_checkpoint_format, **kwargs)
