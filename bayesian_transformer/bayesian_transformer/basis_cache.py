@@ -60,7 +60,7 @@ def _key(weight: Tensor, basis_idx: Sequence[int], kind: str) -> str:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    return tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()  # flat, as strides of size 1 may be any
 
 
 def _read(path: Path, weight: Tensor) -> Tensor | None:

@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def convert_checkpoint(
     if rank < 1:
         raise ValueError(f"rank must be at least 1; got {rank}")
     config = read_config(model_path)
-    name = _check_architecture(model_path, config, architecture)
+    name = check_architecture(model_path, config, architecture)
     tensors = check_fit(model_path, config)
     files = _check_files(model_path, tensors.keys())
     _check_output(model_path, output_path, files, overwrite)
@@ -74,14 +74,14 @@ def convert_checkpoint(
     _check_values(model_path, files, tensors.keys() - noisy)
     with new_directory(output_path) as directory:
         copied = _copy_files(model_path, directory, files)
-        basis = _compute_basis(model_path, files, config, rank, bayes_noise)
+        basis = computed_bases(model_path, files, config, range(rank), bayes_noise)
         _save_basis(directory, files, copied, basis)
         _write_json(directory / CONFIG_FILE, config | _tfb_keys(name, rank, bayes_noise, model_path))
     return output_path
 
 
-def _check_architecture(model_path: Path, config: dict[str, Any], architecture: str | None) -> str:
-    """The key of ARCHITECTURES for this config."""
+def check_architecture(model_path: Path, config: dict[str, Any], architecture: str | None = None) -> str:
+    """The key of ARCHITECTURES for the config of a base checkpoint; ValueError if it is not supported."""
     path, model_type = model_path / CONFIG_FILE, config.get("model_type")
     if is_tfb(config):
         raise ValueError(f"{path}: model_type {model_type} says this is a TFB checkpoint already; use it as it is")
@@ -172,17 +172,21 @@ def _copy_files(model_path: Path, directory: Path, files: dict[str, str]) -> dic
     return shards
 
 
-def _compute_basis(
-    model_path: Path, files: dict[str, str], config: dict[str, Any], rank: int, bayes_noise: str
+def computed_bases(
+    model_path: Path, files: dict[str, str], config: dict[str, Any], basis_idx: Sequence[int], bayes_noise: str
 ) -> dict[str, Tensor]:
-    """Basis vectors of every noisy projection by checkpoint name, reading one weight at a time."""
+    """Basis vectors of every noisy projection of a base checkpoint by name, reading one weight at a time.
+
+    Args:
+        files: as `tensor_files` has them.
+    """
     basis = {}
     for noisy in tqdm(noisy_weights(config), desc="SVD", unit="matrix"):
         weight = _read_weight(model_path, files, noisy.tensor)[noisy.rows]
         try:
-            basis[noisy.basis] = cached_basis_vectors(weight, range(rank), bayes_noise)
+            basis[noisy.basis] = cached_basis_vectors(weight, basis_idx, bayes_noise)
         except ValueError as error:
-            raise ValueError(f"{noisy.prefix}.weight: {error}; choose a smaller --rank") from error
+            raise ValueError(f"{noisy.prefix}.weight: {error}; choose a smaller rank") from error
     return basis
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from bayesian_transformer.hf.noisy_forward import particle_logits
 from bayesian_transformer.score import BadLine, main, parse_line
@@ -219,8 +219,21 @@ def test_an_input_without_texts_has_an_output(tiny_llama_tfb_path: Path, source:
     assert output.read_bytes() == b""
 
 
-def test_bad_options_are_one_line(tiny_llama_path: Path, source: Path, tmp_path: Path) -> None:
-    for model, message in [(tiny_llama_path, "is not a TFB model"), (tmp_path / "nowhere", "no such folder")]:
+def test_a_plain_checkpoint_has_the_scores_of_the_converted_one(
+    tiny_llama_path: Path, tiny_llama_tfb_path: Path, source: Path, tmp_path: Path
+) -> None:
+    outputs = [tmp_path / "plain.jsonl", tmp_path / "converted.jsonl"]
+    for model, output in zip((tiny_llama_path, tiny_llama_tfb_path), outputs, strict=True):
+        run(model, source, output)
+    plain, converted = ([row | {"model": ""} for row in rows(output)] for output in outputs)
+    assert plain == converted
+    assert plain
+
+
+def test_bad_options_are_one_line(source: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=50)).save_pretrained(other)
+    for model, message in [(other, "is not a TFB model"), (tmp_path / "nowhere", "no such folder")]:
         result = run(model, source, tmp_path / "scores.jsonl")
         assert result.exit_code == 1
         assert [line for line in result.stderr.splitlines() if line.startswith("Error")] == [

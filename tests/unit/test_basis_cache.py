@@ -47,12 +47,13 @@ def weight(dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["right", "left"])
+@pytest.mark.parametrize("rank", [1, 4])
 def test_the_second_time_nothing_is_computed(
-    cache: Path, computed: list[torch.Tensor], dtype: torch.dtype, kind: str
+    cache: Path, computed: list[torch.Tensor], dtype: torch.dtype, kind: str, rank: int
 ) -> None:
-    expected = basis_vectors(weight(dtype), INDICES, kind)
+    expected = basis_vectors(weight(dtype), range(rank), kind)
     for _ in range(2):
-        found = cached_basis_vectors(weight(dtype), INDICES, kind)
+        found = cached_basis_vectors(weight(dtype), range(rank), kind)
         assert found.dtype == dtype
         assert torch.equal(found, expected)
     assert len(computed) == 1

@@ -8,21 +8,29 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from ..architectures import is_plain
 from ..checkpoint import is_tfb, read_config
 from ..fitting import check_fit
 from ..model import NoisyModelMixin
 from ..printable import one_line, printable
+from .plain_checkpoints import load_plain
 
 
 def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
-    """A model with noisy projections, in evaluation mode. ClickException if `path` holds something else."""
+    """A model with noisy projections, in evaluation mode. ClickException if `path` holds something else.
+
+    A plain checkpoint of a supported family gets the noise of `tfb()`.
+    """
     try:
         torch.zeros(1, device=device).item()  # meta, a device without values, does not work either
     except (AssertionError, RuntimeError) as error:  # a torch without CUDA raises the former
         raise click.ClickException(f"--device {device}: {_first_line(error)}") from error
     try:
         _check_folder(Path(path))
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
+        if _is_plain(Path(path)):
+            model = load_plain(Path(path), getattr(torch, dtype))
+        else:
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
     except StrictDataclassError as error:
         raise click.ClickException(f"--model-path {path}: config.json: {one_line(error)}") from error
     except (OSError, ValueError) as error:
@@ -43,6 +51,11 @@ def _check_folder(folder: Path) -> None:
         config = read_config(folder)
         if is_tfb(config):
             check_fit(folder, config)
+
+
+def _is_plain(folder: Path) -> bool:
+    """Whether a folder holds a base checkpoint of a supported family."""
+    return folder.is_dir() and is_plain(read_config(folder).get("model_type"))
 
 
 def load_tokenizer(path: str, option: str) -> PreTrainedTokenizerBase:
