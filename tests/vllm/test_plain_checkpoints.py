@@ -83,6 +83,7 @@ def architecture(base: Path) -> str:
         "llama": "VllmTFBLLamaForCausalLM",
         "qwen2": "VllmTFBQwen2ForCausalLM",
         "phi3": "VllmTFBPhi3ForCausalLM",
+        "gemma2": "VllmTFBGemma2ForCausalLM",
     }
     return names[json.loads((base / "config.json").read_text())["model_type"]]
 
