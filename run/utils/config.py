@@ -16,7 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from bayesian_transformer.architectures import architecture_of, is_plain
+from bayesian_transformer.architectures import ARCHITECTURES, architecture_of
 from bayesian_transformer.bases import ALGORITHM
 from bayesian_transformer.checkpoint import read_config, weights_digest
 from bayesian_transformer.encoding import TEMPLATE_ERRORS
@@ -173,7 +173,7 @@ def load_model(
     stops = stop_token_ids(path, config, tokenizer)
     revision = getattr(config, "_commit_hash", None)
     plain = {"architectures": [architecture_of(config.model_type).vllm_architecture]}
-    needed = plain if is_plain(config.model_type) else {}
+    needed = plain if config.model_type in ARCHITECTURES else {}
     return Model(path, model_name(path), noise, family, tokenizer, stops, system_prompt, revision, needed)
 
 
