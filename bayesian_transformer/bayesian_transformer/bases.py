@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse.linalg import ArpackError, svds
+from scipy.sparse.linalg import ArpackError, LinearOperator, svds
 from torch import Tensor
 
 from .noise_config import check_kind
@@ -72,7 +72,7 @@ def _lanczos(matrix: Matrix, rank: int) -> tuple[Matrix, Matrix] | None:
         return None
     start = np.random.RandomState(0).standard_normal(side).astype(np.float32)  # numpy keeps this stream for ever
     try:
-        left, values, right = svds(matrix, k=wanted, v0=start)
+        left, values, right = svds(_operator(matrix), k=wanted, v0=start)
     except ArpackError:  # it came to an end of the matrix, as with one of zeros
         return None
     order = np.argsort(-values, kind="stable")
@@ -80,6 +80,24 @@ def _lanczos(matrix: Matrix, rank: int) -> tuple[Matrix, Matrix] | None:
     if not _LEAST_SPREAD * largest < smallest < (1 - _LEAST_SPREAD) * largest:
         return None
     return left[:, order[:rank]], right[order[:rank]].T
+
+
+def _operator(matrix: Matrix) -> LinearOperator:
+    """The matrix and its transpose as functions: torch multiplies, with the threads that it was given.
+
+    numpy's library takes all cores for itself, also where an engine keeps its worker to one.
+    """
+    weight = torch.from_numpy(matrix)
+
+    def times(other: Matrix) -> Matrix:
+        return (weight @ torch.from_numpy(np.ascontiguousarray(other))).numpy()
+
+    def transposed_times(other: Matrix) -> Matrix:
+        return (weight.T @ torch.from_numpy(np.ascontiguousarray(other))).numpy()
+
+    return LinearOperator(
+        matrix.shape, matvec=times, rmatvec=transposed_times, matmat=times, rmatmat=transposed_times, dtype=np.float32
+    )
 
 
 def _with_fixed_signs(vectors: Matrix) -> Matrix:

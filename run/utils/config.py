@@ -6,7 +6,7 @@ spelling of its path.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from bayesian_transformer.architectures import ARCHITECTURES
+from bayesian_transformer.architectures import ARCHITECTURES, architecture_of
+from bayesian_transformer.bases import ALGORITHM
 from bayesian_transformer.checkpoint import read_config, weights_digest
 from bayesian_transformer.encoding import TEMPLATE_ERRORS
 from bayesian_transformer.noise_config import NoiseConfig
@@ -95,6 +96,7 @@ class Model:
     stop_token_ids: tuple[int, ...]
     system_prompt: str | None = None
     revision: str | None = None  # commit on the hub, if it comes from there
+    engine_overrides: Mapping[str, Any] = field(default_factory=dict)  # `hf_overrides` that a plain checkpoint needs
 
     def prompt(self, question: str) -> str:
         """The formatted prompt, up to where the answer starts; ValueError if the chat template refuses it."""
@@ -112,7 +114,8 @@ class Model:
 
     def weights_digest(self) -> str | None:
         """What tells the weights from those of another model of this name."""
-        return weights_digest(Path(self.path)) if Path(self.path).is_dir() else self.revision
+        digest = weights_digest(Path(self.path)) if Path(self.path).is_dir() else self.revision
+        return f"{digest} bases {ALGORITHM}" if self.engine_overrides else digest  # they are in no file
 
     def token_ids(self, prompt: str) -> list[int]:
         """Token ids of a formatted prompt, which already holds its special tokens: none are added."""
@@ -139,7 +142,7 @@ def load_model(
     system_prompt: str | None = None,
     tokenizer_path: str | None = None,
 ) -> Model:
-    """Read config, tokenizer and stop tokens of a TFB model.
+    """Read config, tokenizer and stop tokens of a TFB model, or of a plain checkpoint that runs as one.
 
     Args:
         path: folder, hub name or short name.
@@ -147,7 +150,7 @@ def load_model(
         system_prompt: replaces the family's system prompt; empty sends none.
         tokenizer_path: where the tokenizer lies, if not with the model.
 
-    Raises ValueError for anything but a chat model converted to TFB.
+    Raises ValueError for anything but a chat model of a supported family.
     """
     path = model_path(path)
     try:
@@ -169,18 +172,17 @@ def load_model(
         raise ValueError(f"{path}: {error}; correct config.json, or the option that replaces the key") from error
     stops = stop_token_ids(path, config, tokenizer)
     revision = getattr(config, "_commit_hash", None)
-    return Model(path, model_name(path), noise, family, tokenizer, stops, system_prompt, revision)
+    plain = {"architectures": [architecture_of(config.model_type).vllm_architecture]}
+    needed = plain if config.model_type in ARCHITECTURES else {}
+    return Model(path, model_name(path), noise, family, tokenizer, stops, system_prompt, revision, needed)
 
 
 def prompt_family(path: str, model_type: str) -> PromptFamily:
-    """The prompts for a TFB `model_type`; ValueError, naming the model, if it is another kind of model."""
-    for architecture in ARCHITECTURES.values():
-        if model_type == architecture.model_type:
-            return PROMPT_FAMILIES[architecture.prompts]
-    known = ", ".join(architecture.model_type for architecture in ARCHITECTURES.values())
-    raise ValueError(
-        f"{path}: model_type {model_type!r} is not one of {known}; convert the model with convert_to_tfb.py"
-    )
+    """The prompts for a `model_type`, of a TFB model or of its base; ValueError, naming the model, if it is neither."""
+    try:
+        return PROMPT_FAMILIES[architecture_of(model_type).prompts]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def stop_token_ids(path: str, config: Any, tokenizer: Any) -> tuple[int, ...]:

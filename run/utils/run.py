@@ -124,7 +124,8 @@ class Run:
         if not jobs:
             return
         batch = self.options.batch_size
-        args = self.options.engine_args | {"hf_overrides": self.options.hf_overrides}
+        overrides = {**self.model.engine_overrides, **self.options.hf_overrides}
+        args = self.options.engine_args | {"hf_overrides": overrides}
         params = {
             "n": n,
             "temperature": temperature,

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from bayesian_transformer.bases import ALGORITHM
+from bayesian_transformer.checkpoint import weights_digest
 from run.utils.config import (
     LLAMA_SYSTEM_PROMPT,
     MODELS,
+    PROMPT_FAMILIES,
     TEMPLATE_DATE,
     dataset_name,
     load_model,
@@ -98,13 +101,23 @@ def test_unusable_models_are_named_with_what_to_do(llama: Path, tmp_path: Path) 
     for file in llama.iterdir():
         (plain / file.name).write_bytes(file.read_bytes())
     config = json.loads((plain / "config.json").read_text())
-    (plain / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
-    with pytest.raises(ValueError, match=r"plain: model_type 'llama' is not one of .* convert_to_tfb.py"):
+    (plain / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+    with pytest.raises(ValueError, match=r"plain: model_type 'gpt2' is not supported; it must be one of llama, "):
         load_model(str(plain))
     (plain / "config.json").write_text(json.dumps(config))
     (plain / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="no chat template"):
         load_model(str(plain))
+
+
+def test_a_plain_checkpoint_runs_as_its_tfb_model(tiny_llama_path: Path, tmp_path: Path, llama: Path) -> None:
+    plain = Path(shutil.copytree(tiny_llama_path, tmp_path / "plain"))
+    model = load_model(str(plain), {"num_samples": 4})
+    assert model.engine_overrides == {"architectures": ["VllmTFBLLamaForCausalLM"]}
+    assert (model.noise.num_samples, model.noise.rank) == (4, 8)
+    assert model.family is PROMPT_FAMILIES["llama"]
+    assert model.weights_digest() == f"{weights_digest(plain)} bases {ALGORITHM}"
+    assert load_model(str(llama)).engine_overrides == {}
 
 
 @pytest.mark.parametrize(

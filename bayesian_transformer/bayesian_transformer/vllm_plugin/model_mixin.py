@@ -45,7 +45,7 @@ class TFBModelMixin:
         config = vllm_config.model_config.hf_config
         noise = NoiseConfig.from_model_config(config)
         self.computes_bases = is_plain(config.model_type)  # of each weight that comes without its bases
-        self._has_bases = False  # whether all have come once
+        self._loaded_bases: set[str] = set()  # that have come before
         self._fused_rows = fused_rows(config.to_dict())
         max_requests = vllm_config.scheduler_config.max_num_seqs
         device = vllm_config.device_config.device
@@ -122,7 +122,7 @@ class TFBModelMixin:
             self._load_basis(name, computed[name])
             arrived.add(name)
         self._check_complete(changed, arrived)
-        self._has_bases |= arrived == self.basis_names
+        self._loaded_bases |= arrived
         blocks = {name.removesuffix(_BASIS_SUFFIX).rpartition(".")[0] for name in arrived}
         return loaded | {f"{block}.attn.qkv_noise{_BASIS_SUFFIX}" for block in blocks}
 
@@ -157,14 +157,15 @@ class TFBModelMixin:
         return {basis: self._computed_basis(basis, name, tensor) for basis in names}
 
     def _computed_basis(self, basis: str, name: str, tensor: Tensor) -> Tensor:
-        """Later weights are not written to the cache: a trainer may send some at every step."""
+        """Only the first ones are written to the cache: a trainer may send others at every step."""
         block, _, projection = basis.removesuffix(_BASIS_SUFFIX).rpartition(".")
         noise = self.particles.noise
         if not noise.noisy_samples:  # nothing reads it
             return tensor.new_zeros(self._qkv_noise[block].checkpoint_shape(PROJECTIONS.index(projection)))
         weight = tensor[self._fused_rows[projection]] if name.endswith(f"{FUSED}.weight") else tensor
         try:
-            return cached_basis_vectors(weight, noise.basis_idx, noise.bayes_noise, store=not self._has_bases)
+            store = basis not in self._loaded_bases
+            return cached_basis_vectors(weight, noise.basis_idx, noise.bayes_noise, store)
         except ValueError as error:
             raise ValueError(f"{name}: {error}; choose a smaller rank") from error
 
