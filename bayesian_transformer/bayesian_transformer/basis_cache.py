@@ -38,11 +38,12 @@ def cached_basis_vectors(weight: Tensor, basis_idx: Sequence[int], kind: str, st
     """
     try:
         path = cache_dir() / "bases" / f"{_key(weight, basis_idx, kind)}.safetensors"
-        found = _read(path, weight)
+        shape = (weight.shape[0 if kind == "right" else 1], len(basis_idx))
+        found = _read(path, weight, shape)
         if found is not None or not store:
             return basis_vectors(weight, basis_idx, kind) if found is None else found
         with _sole_writer(path):
-            found = _read(path, weight)
+            found = _read(path, weight, shape)
             if found is None:
                 found = basis_vectors(weight, basis_idx, kind)
                 _write(path, found)
@@ -63,7 +64,7 @@ def _bytes(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()  # flat, as strides of size 1 may be any
 
 
-def _read(path: Path, weight: Tensor) -> Tensor | None:
+def _read(path: Path, weight: Tensor, shape: tuple[int, int]) -> Tensor | None:
     """The basis that a file holds, on the device of `weight`; None if there is none or it is damaged."""
     if not path.is_file():
         return None
@@ -71,6 +72,8 @@ def _read(path: Path, weight: Tensor) -> Tensor | None:
         with safe_open(path, framework="pt") as file:
             basis: Tensor = file.get_tensor(BASIS)
             is_whole = file.metadata().get(_DIGEST) == hashlib.sha256(_bytes(basis)).hexdigest()
+            fits = basis.shape == shape and basis.dtype == weight.dtype and bool(basis.isfinite().all())
+            is_whole = is_whole and fits
     except (SafetensorError, AttributeError, OSError):  # without metadata it has None of them
         is_whole = False
     if not is_whole:

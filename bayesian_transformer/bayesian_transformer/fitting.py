@@ -20,6 +20,7 @@ from .checkpoint import (
     INDEX_FILE,
     StoredTensor,
     is_tfb,
+    read_config,
     reads_single_file,
     stored_tensors,
 )
@@ -85,6 +86,27 @@ def _check_basis(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, 
         outputs, inputs = tensors[noisy.tensor].shape
         side = len(range(outputs)[noisy.rows]) if noise.bayes_noise == "right" else inputs
         _check_tensor(folder, noisy.basis, tensors[noisy.basis], (side, noise.rank))
+    check_same_bases(folder, noise)
+
+
+def check_same_bases(folder: Path, noise: NoiseConfig) -> None:
+    """ValueError if a TFB checkpoint holds the bases of another direction or of other singular vectors than `noise`.
+
+    Their shapes do not always tell: a square weight has bases of the same shape for both directions.
+    """
+    config = read_config(folder)
+    if not is_tfb(config):
+        return
+    stored = NoiseConfig.from_model_config(SimpleNamespace(**config))
+    for key, held, asked in (
+        ("bayes_noise", stored.bayes_noise, noise.bayes_noise),
+        ("basis_idx", list(stored.basis_idx), list(noise.basis_idx)),
+    ):
+        if held != asked:
+            raise ValueError(
+                f"{folder / CONFIG_FILE}: the basis vectors are those of {key} {held!r}, not {asked!r}; "
+                "set bayes_noise and basis_idx as it was converted"
+            )
 
 
 def _check_layers(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> None:

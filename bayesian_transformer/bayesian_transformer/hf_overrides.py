@@ -13,7 +13,7 @@ from .noise_config import NoiseConfig
 _PROBE = "dummy_"  # vLLM first asks with a config that has nothing but a model_type with this before it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TFBOverrides:
     """A function on the model's config, as vLLM takes one for `hf_overrides`; it can be pickled."""
 

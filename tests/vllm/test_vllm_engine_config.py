@@ -1,5 +1,6 @@
 """What the plugin refuses at start, and what it leaves alone; no engine runs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,10 @@ def test_biases_that_vllm_leaves_out(kind: str, tmp_path: Path) -> None:
     folder = save_model_without_weights(tmp_path / "TFB-tiny", kind)
     engine_config(folder)
     with pytest.raises(Exception, match=f"TFB models do not support: attention_bias with tfb_{kind}"):
+        engine_config(folder, hf_overrides={"attention_bias": True})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": kind}))  # a plain checkpoint
+    with pytest.raises(Exception, match=f"TFB models do not support: attention_bias with {kind}"):
         engine_config(folder, hf_overrides={"attention_bias": True})
 
 

@@ -124,7 +124,8 @@ class TFBModelMixin:
         self._check_complete(changed, arrived)
         self._loaded_bases |= arrived
         blocks = {name.removesuffix(_BASIS_SUFFIX).rpartition(".")[0] for name in arrived}
-        return loaded | {f"{block}.attn.qkv_noise{_BASIS_SUFFIX}" for block in blocks}
+        whole = {block for block in blocks if self._bases_of(f"{block}.{FUSED}.weight") <= self._loaded_bases}
+        return loaded | {f"{block}.attn.qkv_noise{_BASIS_SUFFIX}" for block in whole}
 
     def _check_complete(self, changed: set[str], arrived: set[str]) -> None:
         missing = sorted(changed - arrived)

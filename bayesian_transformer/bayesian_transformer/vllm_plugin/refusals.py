@@ -165,7 +165,7 @@ SETTINGS = (
         "attention_bias with {}",
         "vLLM leaves out the bias of o_proj, which transformers adds.",
         lambda c: (
-            (model_type := c.model_config.hf_config.model_type) in ("tfb_qwen3", "tfb_gemma")
+            architecture_of(model_type := c.model_config.hf_config.model_type).base_model_type in ("qwen3", "gemma")
             and getattr(c.model_config.hf_config, "attention_bias", False)
             and model_type
         ),
@@ -235,9 +235,10 @@ ATTENTION = (
     ),
 )  # of a layer, on either device
 
+_WINDOW = "sliding-window"
 GPU_ATTENTION = (
     Refusal(
-        "sliding-window",
+        _WINDOW,
         "The particle rows' call of FlashAttention does not have a window shorter than max_model_len.",
         _shorter_window,
     ),
@@ -260,7 +261,10 @@ def refuse_attention(stock: Any, expected: type, more: Iterable[Refusal] = ()) -
         )
     if kinds := refused([*ATTENTION, *more], stock):
         on_a_gpu = " on a GPU" if refused(more, stock) else ""
-        raise ValueError(f"TFB models do not support {', '.join(kinds)} attention{on_a_gpu}; choose another model")
+        shorter = " or a max_model_len that is no longer than the window" if _WINDOW in kinds else ""
+        raise ValueError(
+            f"TFB models do not support {', '.join(kinds)} attention{on_a_gpu}; choose another model{shorter}"
+        )
 
 
 def _other_backends(attention: Any) -> str:

@@ -12,7 +12,8 @@ from vllm.platforms import current_platform
 from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from ..checkpoint import tensor_files
+from ..checkpoint import CONFIG_FILE, tensor_files
+from ..fitting import check_same_bases
 from ..noise import noise_key
 from . import kernels
 from .kernels import token_uncertainty
@@ -97,6 +98,8 @@ class UncertaintyRunner(GPUModelRunner):
             missing = sorted(self.get_model().basis_names - tensor_files(folder).keys())
             if missing and not self.get_model().computes_bases:
                 raise ValueError(f"{folder}: {missing[0]} is missing ({len(missing)} are); convert the model first")
+            if (folder / CONFIG_FILE).is_file():
+                check_same_bases(folder, self.get_model().particles.noise)
             self.get_model().allow_patterns_overrides = weight_patterns(folder)
         super().reload_weights(weights_iterator, weights_path, is_checkpoint_format, **kwargs)
 
