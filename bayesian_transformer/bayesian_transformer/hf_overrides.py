@@ -10,6 +10,7 @@ from typing import Any
 from .architectures import architecture_of
 from .noise_config import NoiseConfig
 
+_OF_PARAMS = "transformer"  # what vLLM calls a model whose config is Mistral's own file
 _PROBE = "dummy_"  # vLLM first asks with a config that has nothing but a model_type with this before it
 
 
@@ -26,6 +27,11 @@ class TFBOverrides:
         """
         if config.model_type.startswith(_PROBE):
             return config
+        if config.model_type == _OF_PARAMS:
+            raise ValueError(
+                "vLLM has read the params.json of this model; start it with config_format='hf' and load_format="
+                "'safetensors'"
+            )
         config.update({"architectures": [architecture_of(config.model_type).vllm_architecture], **self.keys})
         return config
 

@@ -35,6 +35,11 @@ def test_another_family_is_refused_by_name() -> None:
         tfb()(AutoConfig.for_model("gpt2"))
 
 
+def test_a_model_that_is_read_from_mistrals_own_files_is_told_how_to_start() -> None:
+    with pytest.raises(ValueError, match="start it with config_format='hf' and load_format='safetensors'"):
+        tfb()(PreTrainedConfig(model_type="transformer"))
+
+
 def test_the_question_that_vllm_asks_first_is_passed_on() -> None:
     """Its config has a made-up type, of which it wants to know what becomes."""
     config = PreTrainedConfig(architectures=[""], model_type="dummy_llama")
