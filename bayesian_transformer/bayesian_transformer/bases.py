@@ -6,14 +6,17 @@ are used as they are and never come here.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse.linalg import ArpackError, LinearOperator, svds
 from torch import Tensor
 
 from .noise_config import check_kind
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 ALGORITHM = 1  # counted up by a change after which a seed may give other numbers
 
@@ -70,6 +73,8 @@ def _lanczos(matrix: Matrix, rank: int) -> tuple[Matrix, Matrix] | None:
     side, wanted = min(matrix.shape), max(rank, 2)  # of one singular value there is no spread
     if side <= _DENSE_SIDE or side < wanted * _DENSE_SHARE:
         return None
+    from scipy.sparse.linalg import ArpackError, svds  # here, as most that import this module compute nothing
+
     start = np.random.RandomState(0).standard_normal(side).astype(np.float32)  # numpy keeps this stream for ever
     try:
         left, values, right = svds(_operator(matrix), k=wanted, v0=start)
@@ -82,11 +87,13 @@ def _lanczos(matrix: Matrix, rank: int) -> tuple[Matrix, Matrix] | None:
     return left[:, order[:rank]], right[order[:rank]].T
 
 
-def _operator(matrix: Matrix) -> LinearOperator:
+def _operator(matrix: Matrix) -> "LinearOperator":
     """The matrix and its transpose as functions: torch multiplies, with the threads that it was given.
 
     numpy's library takes all cores for itself, also where an engine keeps its worker to one.
     """
+    from scipy.sparse.linalg import LinearOperator
+
     weight = torch.from_numpy(matrix)
 
     def times(other: Matrix) -> Matrix:

@@ -60,8 +60,9 @@ def _key(weight: Tensor, basis_idx: Sequence[int], kind: str) -> str:
     return digest.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()  # flat, as strides of size 1 may be any
+def _bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor, without a copy where it lies in one piece."""
+    return tensor.detach().cpu().flatten().view(torch.uint8).numpy().data  # flat, as strides of size 1 may be any
 
 
 def _read(path: Path, weight: Tensor, shape: tuple[int, int]) -> Tensor | None:

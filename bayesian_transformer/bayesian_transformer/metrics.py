@@ -11,6 +11,7 @@ Areas over the coverage are means over k = 1..n of the k most confident response
 NaN where nothing is left, and where a metric that needs both labels has one.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,12 @@ def group_weights(
     if len(starts) < len(right):  # a group of several
         total, hits = (np.add.reduceat(array, starts, axis=1) for array in (total, hits))
     return total.astype(np.float64), hits.astype(np.float64)
+
+
+def rarer_class(right: NDArray[np.bool_], groups: Sequence[Hashable] | NDArray[Any]) -> tuple[int, str]:
+    """How many problems have a right or a wrong answer, whichever is less, and which; copies of an answer add none."""
+    answers = set(zip(groups, right.tolist(), strict=True))
+    return min((sum(label for _, label in answers), "right"), (sum(not label for _, label in answers), "wrong"))
 
 
 def label_counts(ranking: Ranking) -> tuple[Array, Array]:

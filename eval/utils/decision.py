@@ -11,7 +11,6 @@ from .comparison import BASE_RATE, LOSSES, P_CORRECT, RANKINGS, Comparison, Pair
 from .evaluation import Summary
 
 HEAD = ("AUROC", "within length strata", "within level", "Brier score", "log-loss", "ECE")
-_AS_PERCENT = RANKINGS
 _WITHOUT_INTERVAL = ("ece",)  # noise only adds to it, so bootstrap draws lie above their sample
 
 
@@ -29,7 +28,7 @@ def number(metric: str, summary: Summary, is_difference: bool = False) -> tuple[
     if math.isnan(summary.mean):
         return "", ""
     sign = "+" if is_difference else ""
-    scale, form = (100, f"{sign}.1f") if metric in _AS_PERCENT else (1, f"{sign}.4f")
+    scale, form = (100, f"{sign}.1f") if metric in RANKINGS else (1, f"{sign}.4f")
     interval = f"[{format(scale * summary.low, form)}, {format(scale * summary.high, form)}]"
     hidden = metric in _WITHOUT_INTERVAL and not is_difference
     return format(scale * summary.mean, form), "" if hidden or math.isnan(summary.low) else interval

@@ -5,8 +5,9 @@ seen, and `threshold_for` draws the line above which answers are wrong with at m
 stored as JSON; using one needs numpy alone. `fit` and `threshold_for` need the extra [calibration].
 """
 
+from ..metrics import rarer_class
 from .calibrator import Calibrator, Isotonic, Logistic, Temperature
-from .columns import DECLARED, MANY, NOISE_FREE, NOISY, declared_scores, rarer_class
+from .columns import DECLARED, MANY, NOISE_FREE, NOISY, declared_scores
 from .learning import ENOUGH, CrossFit, cross_fit, fit
 from .risk import RiskThreshold, quantile_grid, threshold_for
 

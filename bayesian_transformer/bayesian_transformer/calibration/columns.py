@@ -5,7 +5,7 @@ are the scores themselves, with two exceptions: of `length` it is the logarithm 
 alone takes a log-likelihood as the logit of the probability that it is the logarithm of.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,6 @@ def check_names(features: Sequence[str]) -> None:
 def declared_scores(rarer: int) -> tuple[str, ...]:
     """The scores to compute with when `rarer` problems have an answer of the rarer class: MANY if these suffice."""
     return MANY if rarer >= LABELS_PER_SCORE * len(MANY) else DECLARED
-
-
-def rarer_class(right: NDArray[np.bool_], groups: Sequence[Hashable] | NDArray[Any]) -> tuple[int, str]:
-    """How many problems have a right or a wrong answer, whichever is less, and which; copies of an answer add none."""
-    answers = set(zip(groups, right.tolist(), strict=True))
-    return min((sum(label for _, label in answers), "right"), (sum(not label for _, label in answers), "wrong"))
 
 
 def depend_on_noise(features: Sequence[str]) -> bool:

@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import __version__
 from ..extras import require_extra
+from ..metrics import rarer_class
 from .calibrator import METHODS, SOURCE, Calibrator, Isotonic, Logistic, Temperature
-from .columns import DECLARED, Array, Table, check_names, columns_of, labels, rarer_class
+from .columns import DECLARED, Array, Table, check_names, columns_of, labels
 
 ENOUGH = 50  # problems with a right answer, and as many with a wrong one
 FOLDS = 5

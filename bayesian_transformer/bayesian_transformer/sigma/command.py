@@ -24,7 +24,7 @@ GRID = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 @click.command()
-@click.option("--model-path", required=True, help="Folder of a TFB model.")
+@click.option("--model-path", required=True, help="Folder of a TFB model, or of a plain checkpoint.")
 @click.option(
     "--texts",
     "sources",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bootstrap import interval
-from ..metrics import Array, auroc, rank
+from ..metrics import Array, auroc, rank, rarer_class
 from .summary import Setting, TextSums, text_weights
 
 HALVINGS = 10  # ways to halve the problems; each half is picked on once and judged on once
@@ -76,8 +76,7 @@ def detection(
         for name, scores in zip(SCORES, (-eu / tokens, -tu), strict=True):
             found.append(_detection(name, of_count, scores, right, weights, halves))
     baselines = {"ll_mean": np.array([-text.clean_nll for text in texts]) / tokens, "length": -tokens}
-    names = np.array(problems)
-    fewest, which = min((len(set(names[right])), "right"), (len(set(names[~right])), "wrong"))
+    fewest, which = rarer_class(right, problems)
     few = f"only {fewest} problems have a {which} answer; below {FEW} the figures say little"
     return Labelled(
         right=int(right.sum()),
