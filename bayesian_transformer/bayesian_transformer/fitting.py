@@ -92,7 +92,8 @@ def _check_basis(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, 
 def check_same_bases(folder: Path, noise: NoiseConfig) -> None:
     """ValueError if a TFB checkpoint holds the bases of another direction or of other singular vectors than `noise`.
 
-    Their shapes do not always tell: a square weight has bases of the same shape for both directions.
+    Their shapes do not always tell: a square weight has bases of the same shape for both directions. A key that
+    config.json lacks says nothing; then the shapes alone tell.
     """
     config = read_config(folder)
     if not is_tfb(config):
@@ -102,7 +103,7 @@ def check_same_bases(folder: Path, noise: NoiseConfig) -> None:
         ("bayes_noise", stored.bayes_noise, noise.bayes_noise),
         ("basis_idx", list(stored.basis_idx), list(noise.basis_idx)),
     ):
-        if held != asked:
+        if key in config and held != asked:
             raise ValueError(
                 f"{folder / CONFIG_FILE}: the basis vectors are those of {key} {held!r}, not {asked!r}; "
                 "set bayes_noise and basis_idx as it was converted"
