@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from vllm.model_executor.models.transformers import TransformersForCausalLM
 
 from ..architectures import architecture_of
+from ..noisy_weights import FUSED
 from ..vllm_plugin.model_mixin import TFBModelMixin
 
 
@@ -21,6 +22,16 @@ class TransformersTFBModel(TFBModelMixin, TransformersForCausalLM):
         """What vLLM hands to AutoModel, which knows no TFB config."""
         stock: dict[str, Any] = super()._from_config_kwargs
         return stock | {"config": decoder_config(stock["config"])}
+
+    def recursive_replace(self) -> None:
+        """Put vLLM's layers in place of transformers'; ValueError where q, k and v could not be fused."""
+        super().recursive_replace()
+        for index, layer in enumerate(self.model.layers):
+            if not hasattr(layer.self_attn, FUSED):  # it depends on how the release of transformers is written
+                raise ValueError(
+                    f"vLLM could not fuse q, k and v of layer {index} of {type(self.model).__name__}, which noise is "
+                    "added to; install the release of transformers that this vLLM was made for"
+                )
 
 
 def decoder_config(config: PreTrainedConfig) -> PreTrainedConfig:
