@@ -94,9 +94,11 @@ def _forget() -> None:
     while _changed:
         cls, bases, attributes = _changed.pop()
         cls.__bases__ = bases
-        for name in set(vars(cls)) - set(attributes):
-            delattr(cls, name)
-        cls.__init__ = attributes["__init__"]
+        for name, value in list(vars(cls).items()):
+            if name not in attributes:
+                delattr(cls, name)
+            elif value is not attributes[name]:
+                setattr(cls, name, attributes[name])
     kernels.mode.cache_clear()
     gc.collect()
 

@@ -57,8 +57,8 @@ def _rope_of_the_batch(config: Any) -> str:
     hf_config = config.model_config.hf_config
     parameters = getattr(hf_config, "rope_parameters", None) or {}
     kinds = [kind.get("rope_type") for kind in (parameters, *parameters.values()) if isinstance(kind, dict)]
-    is_backend = architecture_of(hf_config.model_type).backend
-    return " and ".join(sorted({"dynamic", "longrope"}.intersection(kinds))) if is_backend else ""
+    through_transformers = architecture_of(hf_config.model_type).transformers_backend
+    return " and ".join(sorted({"dynamic", "longrope"}.intersection(kinds))) if through_transformers else ""
 
 
 SETTINGS = (
