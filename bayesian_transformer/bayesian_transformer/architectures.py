@@ -30,6 +30,7 @@ class Architecture:
     windows: bool = False  # layers may have a sliding window, which vLLM and transformers read alike
     needs_range: bool = False  # its numbers leave the range of float16
     fused_qkv: bool = False  # the checkpoint holds `self_attn.qkv_proj`, the rows of q over those of k over those of v
+    transformers_backend: bool = False  # vLLM has no class of its own for it, and runs that of transformers
 
     @property
     def model_type(self) -> str:
@@ -73,6 +74,10 @@ ARCHITECTURES = {
         _family("gemma2", "Gemma2", "qwen2", windows=True, needs_range=True),
         _family("gemma3_text", "Gemma3", "qwen2", windows=True, needs_range=True),
         _family("phi3", "Phi3", "qwen2", windows=True, fused_qkv=True),
+        _family("olmo2", "Olmo2", "qwen2", transformers_backend=True),
+        _family("olmo3", "Olmo3", "qwen2", windows=True, transformers_backend=True),
+        _family("smollm3", "SmolLM3", "qwen2", windows=True, transformers_backend=True),
+        _family("starcoder2", "Starcoder2", "qwen2", windows=True, transformers_backend=True),
     )
 }
 

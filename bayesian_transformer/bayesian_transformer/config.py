@@ -13,9 +13,13 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Olmo3Config,
     Phi3Config,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
+    Starcoder2Config,
 )
 
 from .architectures import ARCHITECTURES, Architecture
@@ -35,9 +39,13 @@ __all__ = [
     "TFBKeys",
     "TFBLlamaConfig",
     "TFBMistralConfig",
+    "TFBOlmo2Config",
+    "TFBOlmo3Config",
     "TFBPhi3Config",
     "TFBQwen2Config",
     "TFBQwen3Config",
+    "TFBSmolLM3Config",
+    "TFBStarcoder2Config",
     "check_kind",
     "register_configs",
 ]
@@ -134,6 +142,34 @@ class TFBPhi3Config(TFBKeys, Phi3Config):
     """Phi3Config plus the TFB keys."""
 
     model_type = "tfb_phi3"
+
+
+@strict
+class TFBOlmo2Config(TFBKeys, Olmo2Config):
+    """Olmo2Config plus the TFB keys."""
+
+    model_type = "tfb_olmo2"
+
+
+@strict
+class TFBOlmo3Config(TFBKeys, Olmo3Config):
+    """Olmo3Config plus the TFB keys."""
+
+    model_type = "tfb_olmo3"
+
+
+@strict
+class TFBSmolLM3Config(TFBKeys, SmolLM3Config):
+    """SmolLM3Config plus the TFB keys."""
+
+    model_type = "tfb_smollm3"
+
+
+@strict
+class TFBStarcoder2Config(TFBKeys, Starcoder2Config):
+    """Starcoder2Config plus the TFB keys."""
+
+    model_type = "tfb_starcoder2"
 
 
 def register_configs() -> None:

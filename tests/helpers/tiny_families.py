@@ -41,6 +41,13 @@ _LONG_ROPE = {
     "long_factor": [2.0 + 0.3 * i for i in range(12)],
     "partial_rotary_factor": 0.75,
 }
+_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+    "attention_factor": 1.2,
+}
 FAMILIES = {
     "qwen3": Family("qwen3", {"head_dim": 80, "tie_word_embeddings": True}),
     "mistral": Family("mistral", {"head_dim": 64, "num_key_value_heads": 1, "sliding_window": None}),
@@ -100,6 +107,44 @@ FAMILIES = {
             "tie_word_embeddings": True,
         },
         "left",
+    ),
+    "olmo2": Family("olmo2", {"head_dim": 32, "attention_bias": True, "tie_word_embeddings": False}),
+    "olmo3": Family(
+        "olmo3",
+        {
+            "head_dim": 64,
+            "num_hidden_layers": 4,
+            "sliding_window": 19,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention"],
+            "rope_parameters": {"full_attention": dict(_YARN), "sliding_attention": dict(_ROPE)},
+            "tie_word_embeddings": False,
+        },
+    ),
+    "smollm3": Family(
+        "smollm3",
+        {
+            "head_dim": 32,
+            "num_hidden_layers": 4,
+            "no_rope_layers": [1, 0, 1, 0],
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+        },
+        "left",
+    ),
+    "smollm3 with windows": Family(
+        "smollm3",
+        {
+            "hidden_size": 128,
+            "no_rope_layers": [1, 0, 1],
+            "use_sliding_window": True,
+            "sliding_window": 33,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "starcoder2": Family("starcoder2", {"head_dim": 64, "num_key_value_heads": 1, "tie_word_embeddings": True}),
+    "starcoder2 with a window": Family(
+        "starcoder2", {"hidden_size": 128, "sliding_window": 21, "tie_word_embeddings": False}, "left"
     ),
 }
 

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def engine(path: Path | str, *, in_process: bool = False, kernel_mode: str = "au
 
     if in_process:
         close_shared()
+        _watch_transformers()
     defaults = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "max_num_seqs": 16}
     with pytest.MonkeyPatch.context() as environment:  # while it starts; what other tests start must not see it
         environment.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0" if in_process else "1")
@@ -67,11 +69,36 @@ def close_shared() -> None:
         context.__exit__(None, None, None)
 
 
+_changed: list[tuple[Any, tuple[type, ...], dict[str, Any]]] = []  # classes, their bases and attributes as they were
+
+
+@cache
+def _watch_transformers() -> None:
+    """Note the classes of transformers that vLLM's transformers backend changes, for good, to those it can compile."""
+    from vllm.model_executor.models.transformers.base import Base
+
+    change = Base._decorate_cls_for_torch_compile
+
+    def note_and_change(self: Any, cls: Any, *args: Any, **kwargs: Any) -> None:
+        _changed.append((cls, cls.__bases__, dict(vars(cls))))
+        change(self, cls, *args, **kwargs)
+
+    Base._decorate_cls_for_torch_compile = note_and_change
+
+
 def _forget() -> None:
     """Undo what an engine in this process leaves behind, its reading of the environment included."""
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
     cleanup_dist_env_and_memory()
+    while _changed:
+        cls, bases, attributes = _changed.pop()
+        cls.__bases__ = bases
+        for name, value in list(vars(cls).items()):
+            if name not in attributes:
+                delattr(cls, name)
+            elif value is not attributes[name]:
+                setattr(cls, name, attributes[name])
     kernels.mode.cache_clear()
     gc.collect()
 

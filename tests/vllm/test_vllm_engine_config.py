@@ -82,6 +82,19 @@ def test_biases_that_vllm_leaves_out(kind: str, tmp_path: Path) -> None:
         engine_config(folder, hf_overrides={"attention_bias": True})
 
 
+@pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
+def test_frequencies_that_follow_the_batch(rope_type: str, tmp_path: Path) -> None:
+    """OLMo 3 has parameters for each kind of layer. Phi-3, for which vLLM has a class of its own, may have them."""
+    factors = {"short_factor": [1.0] * 16, "long_factor": [2.0] * 16} if rope_type == "longrope" else {"factor": 2.0}
+    rope = {"rope_type": rope_type, "rope_theta": 1e4, "original_max_position_embeddings": 512, **factors}
+    for kind, parameters in (("starcoder2", rope), ("olmo3", {"full_attention": rope})):
+        folder = save_model_without_weights(tmp_path / kind, kind)
+        engine_config(folder)
+        with pytest.raises(Exception, match=f"TFB models do not support: rope_type={rope_type} in a family"):
+            engine_config(folder, hf_overrides={"rope_parameters": parameters})
+    engine_config(save_model_without_weights(tmp_path / "phi3", "phi3"), hf_overrides={"rope_parameters": rope})
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [

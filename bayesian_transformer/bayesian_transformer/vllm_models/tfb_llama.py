@@ -12,10 +12,14 @@ from transformers import (
     GraniteForCausalLM,
     LlamaForCausalLM,
     MistralForCausalLM,
+    Olmo2ForCausalLM,
+    Olmo3ForCausalLM,
     Phi3ForCausalLM,
     PreTrainedConfig,
     Qwen2ForCausalLM,
     Qwen3ForCausalLM,
+    SmolLM3ForCausalLM,
+    Starcoder2ForCausalLM,
 )
 
 from ..architectures import ARCHITECTURES
@@ -26,9 +30,13 @@ from ..config import (
     TFBGraniteConfig,
     TFBLlamaConfig,
     TFBMistralConfig,
+    TFBOlmo2Config,
+    TFBOlmo3Config,
     TFBPhi3Config,
     TFBQwen2Config,
     TFBQwen3Config,
+    TFBSmolLM3Config,
+    TFBStarcoder2Config,
 )
 from ..hf.projections import NoisyProjection, fused_projections
 from ..model import BayesianForCausalLMModel, BayesianLMConfig, NoisyModelMixin
@@ -101,6 +109,30 @@ class TFBPhi3ForCausalLM(TFBModel, Phi3ForCausalLM):
     @property
     def noisy_projections(self) -> list[NoisyProjection]:
         return fused_projections(self, fused_rows(self.config.to_dict()))
+
+
+class TFBOlmo2ForCausalLM(TFBModel, Olmo2ForCausalLM):
+    """Olmo2ForCausalLM with uncertainties."""
+
+    config_class = TFBOlmo2Config
+
+
+class TFBOlmo3ForCausalLM(TFBModel, Olmo3ForCausalLM):
+    """Olmo3ForCausalLM with uncertainties."""
+
+    config_class = TFBOlmo3Config
+
+
+class TFBSmolLM3ForCausalLM(TFBModel, SmolLM3ForCausalLM):
+    """SmolLM3ForCausalLM with uncertainties."""
+
+    config_class = TFBSmolLM3Config
+
+
+class TFBStarcoder2ForCausalLM(TFBModel, Starcoder2ForCausalLM):
+    """Starcoder2ForCausalLM with uncertainties."""
+
+    config_class = TFBStarcoder2Config
 
 
 def register_models() -> None:

@@ -131,8 +131,12 @@ class QKVNoise(nn.Module):
             param.data[:, share].copy_(loaded_weight)
 
     def add(self, qkv: Tensor, x: Tensor) -> None:
-        """Perturb the particle rows of `qkv` [rows, q + k + v] in place; x [rows, hidden] is the layer's input."""
+        """Perturb the particle rows of `qkv` [rows, q + k + v] in place; x [rows, hidden] is the layer's input.
+
+        vLLM's transformers backend has a dimension of one before the rows.
+        """
         particles = self.particles
+        qkv, x = qkv.view(-1, qkv.shape[-1]), x.reshape(-1, x.shape[-1])
         qkv, x = qkv[particles.num_tokens :], x[particles.num_tokens :]
         if not len(qkv):  # a warm-up with fewer tokens than a request has weight samples
             return
@@ -167,13 +171,16 @@ direct_register_custom_op(
 )
 
 
+Projected = Tensor | tuple[Tensor, Any]  # by vLLM's transformers backend, and by vLLM's own classes
+
+
 def perturb_output(layer_name: str) -> Any:
     """A forward hook for a qkv projection that adds the noise of the attention layer `layer_name`."""
 
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
+    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Projected) -> Projected:
         # Where nothing is compiled, the operator would only cost time.
         add = torch.ops.bayesian_transformer.add_qkv_noise if torch.compiler.is_compiling() else _add_qkv_noise
-        add(output[0], args[0], layer_name)
+        add(output if isinstance(output, Tensor) else output[0], args[0], layer_name)
         return output
 
     return hook

@@ -52,6 +52,15 @@ def _shorter_window(stock: Any) -> bool:
     return earlier >= 0 and earlier + 1 < get_current_vllm_config().model_config.max_model_len
 
 
+def _rope_of_the_batch(config: Any) -> str:
+    """The kinds of RoPE whose frequencies transformers chooses by the longest text of a forward, where vLLM runs it."""
+    hf_config = config.model_config.hf_config
+    parameters = getattr(hf_config, "rope_parameters", None) or {}
+    kinds = [kind.get("rope_type") for kind in (parameters, *parameters.values()) if isinstance(kind, dict)]
+    through_transformers = architecture_of(hf_config.model_type).transformers_backend
+    return " and ".join(sorted({"dynamic", "longrope"}.intersection(kinds))) if through_transformers else ""
+
+
 SETTINGS = (
     Refusal(
         "pipeline_parallel_size > 1",
@@ -170,6 +179,12 @@ SETTINGS = (
             and model_type
         ),
         listed="attention_bias with Qwen3 and Gemma 1",
+    ),
+    Refusal(
+        "rope_type={} in a family that vLLM runs through transformers (choose linear, yarn or llama3)",
+        "Its frequencies would follow the longest text of each batch.",
+        _rope_of_the_batch,
+        listed="rope_type dynamic or longrope with OLMo 2, OLMo 3, SmolLM3 and Starcoder2",
     ),
     Refusal(
         "dual_chunk_attention_config",
