@@ -13,9 +13,12 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Phi3Config,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 from .architectures import ARCHITECTURES, Architecture
@@ -35,9 +38,12 @@ __all__ = [
     "TFBKeys",
     "TFBLlamaConfig",
     "TFBMistralConfig",
+    "TFBMixtralConfig",
     "TFBPhi3Config",
     "TFBQwen2Config",
+    "TFBQwen2MoeConfig",
     "TFBQwen3Config",
+    "TFBQwen3MoeConfig",
     "check_kind",
     "register_configs",
 ]
@@ -134,6 +140,27 @@ class TFBPhi3Config(TFBKeys, Phi3Config):
     """Phi3Config plus the TFB keys."""
 
     model_type = "tfb_phi3"
+
+
+@strict
+class TFBQwen2MoeConfig(TFBKeys, Qwen2MoeConfig):
+    """Qwen2MoeConfig plus the TFB keys."""
+
+    model_type = "tfb_qwen2_moe"
+
+
+@strict
+class TFBQwen3MoeConfig(TFBKeys, Qwen3MoeConfig):
+    """Qwen3MoeConfig plus the TFB keys."""
+
+    model_type = "tfb_qwen3_moe"
+
+
+@strict
+class TFBMixtralConfig(TFBKeys, MixtralConfig):
+    """MixtralConfig plus the TFB keys."""
+
+    model_type = "tfb_mixtral"
 
 
 def register_configs() -> None:
