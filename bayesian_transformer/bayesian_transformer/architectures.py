@@ -7,6 +7,7 @@ that tell.
 """
 
 import importlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ class Architecture:
     needs_range: bool = False  # its numbers leave the range of float16
     fused_qkv: bool = False  # the checkpoint holds `self_attn.qkv_proj`, the rows of q over those of k over those of v
     transformers_backend: bool = False  # vLLM has no class of its own for it, and runs that of transformers
+    experts: bool = False  # a router sends each row to some of many MLPs, its experts
 
     @property
     def model_type(self) -> str:
@@ -78,16 +80,42 @@ ARCHITECTURES = {
         _family("olmo3", "Olmo3", "qwen2", windows=True, transformers_backend=True),
         _family("smollm3", "SmolLM3", "qwen2", windows=True, transformers_backend=True),
         _family("starcoder2", "Starcoder2", "qwen2", windows=True, transformers_backend=True),
+        _family("qwen2_moe", "Qwen2Moe", "qwen2", experts=True),
+        _family("qwen3_moe", "Qwen3Moe", "qwen2", experts=True),
+        _family("mixtral", "Mixtral", "qwen2", windows=True, experts=True),
     )
 }
 
 
-def architecture_of(model_type: object) -> Architecture:
-    """The family of a `model_type`, that of its base models or of its TFB models; ValueError if it is none of ours."""
+# What stands in the way of models that people ask for.
+_LATENT = "its attention keeps a latent vector in place of keys and values"
+_OBSTACLES = {
+    "deepseek_v2": _LATENT,
+    "deepseek_v3": _LATENT,
+    "falcon": "it has no self_attn with q_proj, k_proj and v_proj",
+    "gpt_oss": "its attention has sinks, which that of the noisy rows has not",
+}
+_PARTS = ("text_config", "vision_config", "audio_config")  # keys in the config of a model that is made of several
+
+
+def architecture_of(model_type: object, keys: Collection[str] = ()) -> Architecture:
+    """The family of a `model_type`, that of its base models or of its TFB models.
+
+    ValueError, in one line that says why, if it is none of ours.
+
+    Args:
+        keys: those of the model's config, which tell a multimodal model.
+    """
     for architecture in ARCHITECTURES.values():
         if model_type in (architecture.base_model_type, architecture.model_type):
             return architecture
-    raise ValueError(f"model_type {model_type!r} is not supported; it must be one of {', '.join(ARCHITECTURES)}")
+    reason = _OBSTACLES.get(model_type, "") if isinstance(model_type, str) else ""
+    if any(part in keys for part in _PARTS):
+        reason = "it is multimodal: the model of text is a part of another one"
+    raise ValueError(
+        f"model_type {model_type!r} is not supported; it must be one of {', '.join(ARCHITECTURES)} "
+        f"({reason}{'; ' if reason else ''}docs/architecture.md tells how to add a family)"
+    )
 
 
 def is_plain(model_type: object) -> bool:

@@ -13,11 +13,14 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Olmo2Config,
     Olmo3Config,
     Phi3Config,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
     SmolLM3Config,
     Starcoder2Config,
 )
@@ -39,11 +42,14 @@ __all__ = [
     "TFBKeys",
     "TFBLlamaConfig",
     "TFBMistralConfig",
+    "TFBMixtralConfig",
     "TFBOlmo2Config",
     "TFBOlmo3Config",
     "TFBPhi3Config",
     "TFBQwen2Config",
+    "TFBQwen2MoeConfig",
     "TFBQwen3Config",
+    "TFBQwen3MoeConfig",
     "TFBSmolLM3Config",
     "TFBStarcoder2Config",
     "check_kind",
@@ -170,6 +176,27 @@ class TFBStarcoder2Config(TFBKeys, Starcoder2Config):
     """Starcoder2Config plus the TFB keys."""
 
     model_type = "tfb_starcoder2"
+
+
+@strict
+class TFBQwen2MoeConfig(TFBKeys, Qwen2MoeConfig):
+    """Qwen2MoeConfig plus the TFB keys."""
+
+    model_type = "tfb_qwen2_moe"
+
+
+@strict
+class TFBQwen3MoeConfig(TFBKeys, Qwen3MoeConfig):
+    """Qwen3MoeConfig plus the TFB keys."""
+
+    model_type = "tfb_qwen3_moe"
+
+
+@strict
+class TFBMixtralConfig(TFBKeys, MixtralConfig):
+    """MixtralConfig plus the TFB keys."""
+
+    model_type = "tfb_mixtral"
 
 
 def register_configs() -> None:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from .architectures import ARCHITECTURES
+from .architectures import ARCHITECTURES, architecture_of
 from .basis_cache import cached_basis_vectors
 from .carried_files import copy_carried_files
 from .checkpoint import (
@@ -85,18 +85,19 @@ def check_architecture(model_path: Path, config: dict[str, Any], architecture: s
     path, model_type = model_path / CONFIG_FILE, config.get("model_type")
     if is_tfb(config):
         raise ValueError(f"{path}: model_type {model_type} says this is a TFB checkpoint already; use it as it is")
-    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise ValueError(f"{path}: model_type {model_type!r} is not supported; it must be one of {known}")
-    if architecture not in (None, model_type):
+    try:
+        name = architecture_of(model_type, config).base_model_type
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if architecture not in (None, name):
         raise ValueError(f"{path}: model_type is {model_type}, not {architecture}; use --architecture {model_type}")
-    if model_type == "mistral" and config.get("layer_types"):  # transformers takes it for a Ministral
+    if name == "mistral" and config.get("layer_types"):  # transformers takes it for a Ministral
         raise ValueError(f"{path}: layer_types make this mistral a ministral, which is not supported")
     if config.get("use_bidirectional_attention"):
         raise ValueError(f"{path}: use_bidirectional_attention lets tokens see later ones, which particle rows do not")
     if "quantization_config" in config:
         raise ValueError(f"{path}: the checkpoint is quantised; convert the unquantised model instead")
-    return model_type
+    return name
 
 
 def _check_files(model_path: Path, known: Set[str]) -> dict[str, str]:

@@ -11,7 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
 from .architectures import architecture_of
 from .checkpoint import (
@@ -55,7 +57,9 @@ def check_fit(folder: Path, config: Mapping[str, Any]) -> dict[str, StoredTensor
     tensors = stored_tensors(folder)
     _check_layers(folder, config, tensors)
     found = {}
-    for name, shape, is_shared in _parameters(_without_storage(folder, config)):
+    model = _without_storage(folder, config)
+    _check_experts(folder, model, tensors)
+    for name, shape, is_shared in _parameters(model):
         if name in tensors:
             _check_tensor(folder, name, tensors[name], shape)
             found[name] = tensors[name]
@@ -139,8 +143,24 @@ def _without_storage(folder: Path, config: Mapping[str, Any]) -> PreTrainedModel
         raise ValueError(f"{folder / CONFIG_FILE}: no model can be made of it ({reason}); get it again") from error
 
 
+def _check_experts(folder: Path, model: PreTrainedModel, tensors: Mapping[str, StoredTensor]) -> None:
+    """Before the weights of a billion experts are told apart."""
+    if architecture_of(model.config.model_type).experts and model.config.num_experts > len(tensors):
+        raise ValueError(
+            f"{folder / CONFIG_FILE}: asks for {model.config.num_experts} experts where all files hold {len(tensors)} "
+            "tensors; get the model again"
+        )
+
+
 def _parameters(model: PreTrainedModel) -> Iterator[tuple[str, tuple[int, ...], bool]]:
-    """Name and shape of each parameter, and whether it is another one under a second name, such as tied embeddings."""
+    """Name and shape of what a checkpoint holds, and whether it is another one under a second name.
+
+    Such are tied embeddings. The weights of experts are apart in a checkpoint, and together in a model.
+    """
+    parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     first = {name for name, _ in model.named_parameters()}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        yield name, tuple(parameter.shape), name not in first
+    shared = parameters.keys() - first
+    if architecture_of(model.config.model_type).experts:
+        parameters = revert_weight_conversion(model, parameters)
+    for name, parameter in parameters.items():
+        yield name, tuple(parameter.shape), name in shared

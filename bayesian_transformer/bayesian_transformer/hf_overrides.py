@@ -32,7 +32,8 @@ class TFBOverrides:
                 "vLLM has read the params.json of this model; start it with config_format='hf' and load_format="
                 "'safetensors'"
             )
-        config.update({"architectures": [architecture_of(config.model_type).vllm_architecture], **self.keys})
+        family = architecture_of(config.model_type, vars(config))
+        config.update({"architectures": [family.vllm_architecture], **self.keys})
         return config
 
 

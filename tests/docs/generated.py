@@ -1,4 +1,4 @@
-"""The parts of docs/ that are made of the code: what is refused, the model families, the map of the files.
+"""The parts of docs/ that are made of the code: what is refused, the families and their tests, the map of the files.
 
     python -m tests.docs.generated        # write them anew after a change of what they are made of
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from bayesian_transformer.architectures import ARCHITECTURES
 from bayesian_transformer.files import atomic_path
 from bayesian_transformer.vllm_plugin.refusals import ATTENTION, GPU_ATTENTION, GPU_SETTINGS, SETTINGS, Refusal
+from tests.helpers.family_table import family_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -72,6 +73,7 @@ def file_map() -> str:
 GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "limits.md": {
         "models": model_table,
+        "families": family_table,
         "settings": lambda: refusal_table("setting", SETTINGS),
         "gpu-settings": lambda: refusal_table("setting on a GPU", GPU_SETTINGS),
         "attention": lambda: refusal_table("attention", ATTENTION),

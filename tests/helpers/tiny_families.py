@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 VOCABULARY = 517  # no multiple of what vLLM pads to
 _SIZES: dict[str, Any] = {
@@ -146,15 +146,61 @@ FAMILIES = {
     "starcoder2 with a window": Family(
         "starcoder2", {"hidden_size": 128, "sliding_window": 21, "tie_word_embeddings": False}, "left"
     ),
+    "qwen2 moe": Family(
+        "qwen2_moe",
+        {
+            "hidden_size": 128,
+            "num_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 64,
+            "shared_expert_intermediate_size": 96,
+            "norm_topk_prob": False,
+            "mlp_only_layers": [1],
+        },
+    ),
+    "qwen3 moe": Family(
+        "qwen3_moe",
+        {
+            "head_dim": 80,
+            "num_experts": 8,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 48,  # no multiple of 32, as that of some models cut in two is not
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 2,
+            "num_hidden_layers": 4,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "mixtral": Family(
+        "mixtral",
+        {"head_dim": 32, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 19},
+        "left",
+    ),
+    "llama": Family("llama", {"hidden_size": 128, "tie_word_embeddings": True}, "left"),
+    "qwen2": Family("qwen2", {"hidden_size": 128, "num_key_value_heads": 1, "tie_word_embeddings": False}),
 }
+
+
+def family_config(name: str) -> PreTrainedConfig:
+    """The config of the base model of FAMILIES[name]."""
+    family = FAMILIES[name]
+    config: PreTrainedConfig = AutoConfig.for_model(
+        family.model_type, **_SIZES | {"rope_parameters": dict(_ROPE)} | family.config
+    )
+    return config
+
+
+def shortest_window(name: str) -> int | None:
+    """Tokens that the layers of a model with the shortest sliding window see; None without a window."""
+    config = family_config(name)
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+    return getattr(config, "sliding_window", None) or None if "sliding_attention" in kinds else None
 
 
 def save_family(name: str, folder: Path) -> Path:
     """Write the base checkpoint of FAMILIES[name] to `folder` and return that path."""
-    family = FAMILIES[name]
     torch.manual_seed(list(FAMILIES).index(name))
-    config = AutoConfig.for_model(family.model_type, **_SIZES | {"rope_parameters": dict(_ROPE)} | family.config)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(family_config(name), dtype=torch.float32)
     for parameter in model.parameters():
         if parameter.dim() == 1:
             parameter.data += torch.randn_like(parameter) * 0.3

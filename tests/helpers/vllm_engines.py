@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,10 @@ def engine(path: Path | str, *, in_process: bool = False, kernel_mode: str = "au
     if in_process:
         close_shared()
         _watch_transformers()
+    quickly = _without_searches if in_process else nullcontext
     defaults = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "max_num_seqs": 16}
-    with pytest.MonkeyPatch.context() as environment:  # while it starts; what other tests start must not see it
+    # While it starts; what other tests start must not see it.
+    with pytest.MonkeyPatch.context() as environment, quickly():
         environment.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0" if in_process else "1")
         environment.setenv("TOKUR_KERNELS", kernel_mode)
         try:
@@ -44,7 +46,8 @@ def engine(path: Path | str, *, in_process: bool = False, kernel_mode: str = "au
     try:
         yield llm
     finally:
-        llm.llm_engine.engine_core.shutdown()
+        with quickly():
+            llm.llm_engine.engine_core.shutdown()
         del llm
         if in_process:  # else it would take from a shared engine what both would have in this process
             _forget()
@@ -90,7 +93,6 @@ def _forget() -> None:
     """Undo what an engine in this process leaves behind, its reading of the environment included."""
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
-    cleanup_dist_env_and_memory()
     while _changed:
         cls, bases, attributes = _changed.pop()
         cls.__bases__ = bases
@@ -99,8 +101,25 @@ def _forget() -> None:
                 delattr(cls, name)
             elif value is not attributes[name]:
                 setattr(cls, name, attributes[name])
+    with _without_searches():
+        cleanup_dist_env_and_memory()
     kernels.mode.cache_clear()
     gc.collect()
+
+
+@contextmanager
+def _without_searches() -> Iterator[None]:
+    """Leave out what takes most of the time of starting and ending a tiny model's engine in this process.
+
+    vLLM has the heap searched for garbage nine times, each time half a second for all that torch and vLLM are, and it
+    inspects a model's class in a process of its own, so as not to touch CUDA.
+    """
+    from vllm.model_executor.models import registry
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gc, "collect", lambda *_: 0)
+        patched.setattr(registry, "_run_in_subprocess", lambda inspect: inspect())
+        yield
 
 
 def table(completion: Any) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""A plain checkpoint in vLLM has the numbers of the converted one: bit for bit, whichever way it is asked for."""
+"""A plain checkpoint in vLLM has the numbers of the converted one: bit for bit, whichever way it is asked for.
+
+tests/vllm/test_families.py has each family without a conversion; here it is how it is asked for, and the cache.
+"""
 
 import json
 from collections.abc import Callable
@@ -10,7 +13,6 @@ import pytest
 import torch
 
 from bayesian_transformer import basis_cache, tfb
-from tests.helpers.tiny_families import FAMILIES, save_family
 from tests.helpers.vllm_engines import engine, table, token_prompts
 
 vllm = pytest.importorskip("vllm")
@@ -18,16 +20,6 @@ pytestmark = pytest.mark.engine
 
 NOISE: dict[str, Any] = {"num_samples": 4, "bayes_sigma": 0.1}
 OPTIONS: dict[str, Any] = {"skip_tokenizer_init": True, "max_model_len": 256, "in_process": True}
-CASES = ["llama left", "qwen2 right", "phi3 right", "gemma2 right"]  # phi3 has one fused qkv_proj, gemma2 windows
-
-
-@pytest.fixture
-def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    name = request.param.split()[0]
-    if name in FAMILIES:
-        return save_family(name, tmp_path / "base")
-    path: Path = request.getfixturevalue(f"tiny_{name}_path")
-    return path
 
 
 @pytest.fixture
@@ -61,31 +53,19 @@ def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     return all(np.array_equal(first, second) for first, second in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize(("base", "case"), [(case, case) for case in CASES], indirect=["base"])
 def test_without_a_conversion_the_numbers_are_the_same(
-    base: Path, case: str, make_tfb: Callable[..., Path], computed: list[torch.Tensor]
+    tiny_llama_path: Path, make_tfb: Callable[..., Path], computed: list[torch.Tensor]
 ) -> None:
-    kind = case.split()[1]
-    plain = answers(base, hf_overrides=tfb(**NOISE, rank=5, bayes_noise=kind))
-    layers = json.loads((base / "config.json").read_text())["num_hidden_layers"]
+    plain = answers(tiny_llama_path, hf_overrides=tfb(**NOISE, rank=5, bayes_noise="left"))
+    layers = json.loads((tiny_llama_path / "config.json").read_text())["num_hidden_layers"]
     assert len(computed) == 2 * layers
-    assert same(plain, answers(make_tfb(base, kind, 5), hf_overrides=NOISE))
+    assert same(plain, answers(make_tfb(tiny_llama_path, "left", 5), hf_overrides=NOISE))
     assert min(numbers[:, 3].min() for numbers in plain) > 0  # the noise is felt
     computed.clear()
-    as_json = json.dumps({"bayes_noise": kind, "basis_idx": list(range(5)), **NOISE})
-    overrides = json.loads(as_json) | {"architectures": [architecture(base)]}
-    assert same(plain, answers(base, hf_overrides=overrides))
+    as_json = json.dumps({"bayes_noise": "left", "basis_idx": list(range(5)), **NOISE})
+    overrides = json.loads(as_json) | {"architectures": ["VllmTFBLLamaForCausalLM"]}
+    assert same(plain, answers(tiny_llama_path, hf_overrides=overrides))
     assert computed == []  # they were in the cache
-
-
-def architecture(base: Path) -> str:
-    names = {
-        "llama": "VllmTFBLLamaForCausalLM",
-        "qwen2": "VllmTFBQwen2ForCausalLM",
-        "phi3": "VllmTFBPhi3ForCausalLM",
-        "gemma2": "VllmTFBGemma2ForCausalLM",
-    }
-    return names[json.loads((base / "config.json").read_text())["model_type"]]
 
 
 def test_without_noisy_samples_nothing_is_computed(tiny_llama_path: Path, computed: list[torch.Tensor]) -> None:

@@ -12,15 +12,19 @@ from transformers import (
     GraniteForCausalLM,
     LlamaForCausalLM,
     MistralForCausalLM,
+    MixtralForCausalLM,
     Olmo2ForCausalLM,
     Olmo3ForCausalLM,
     Phi3ForCausalLM,
     PreTrainedConfig,
     Qwen2ForCausalLM,
+    Qwen2MoeForCausalLM,
     Qwen3ForCausalLM,
+    Qwen3MoeForCausalLM,
     SmolLM3ForCausalLM,
     Starcoder2ForCausalLM,
 )
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
 from ..architectures import ARCHITECTURES
 from ..config import (
@@ -30,11 +34,14 @@ from ..config import (
     TFBGraniteConfig,
     TFBLlamaConfig,
     TFBMistralConfig,
+    TFBMixtralConfig,
     TFBOlmo2Config,
     TFBOlmo3Config,
     TFBPhi3Config,
     TFBQwen2Config,
+    TFBQwen2MoeConfig,
     TFBQwen3Config,
+    TFBQwen3MoeConfig,
     TFBSmolLM3Config,
     TFBStarcoder2Config,
 )
@@ -135,11 +142,42 @@ class TFBStarcoder2ForCausalLM(TFBModel, Starcoder2ForCausalLM):
     config_class = TFBStarcoder2Config
 
 
+class TFBExpertsModel(TFBModel):
+    """TFBModel for a model with experts."""
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        """As the base class can; transformers looks for experts in the source of a class, which is this file."""
+        return True
+
+
+class TFBQwen2MoeForCausalLM(TFBExpertsModel, Qwen2MoeForCausalLM):
+    """Qwen2MoeForCausalLM with uncertainties."""
+
+    config_class = TFBQwen2MoeConfig
+
+
+class TFBQwen3MoeForCausalLM(TFBExpertsModel, Qwen3MoeForCausalLM):
+    """Qwen3MoeForCausalLM with uncertainties."""
+
+    config_class = TFBQwen3MoeConfig
+
+
+class TFBMixtralForCausalLM(TFBExpertsModel, MixtralForCausalLM):
+    """MixtralForCausalLM with uncertainties."""
+
+    config_class = TFBMixtralConfig
+
+
 def register_models() -> None:
     """Make AutoModelForCausalLM know the TFB models, and the Auto classes the wrapper. Safe to call again."""
     AutoConfig.register(BayesianLMConfig.model_type, BayesianLMConfig, exist_ok=True)
     for model in (*(architecture.model_class for architecture in ARCHITECTURES.values()), BayesianForCausalLMModel):
         AutoModelForCausalLM.register(model.config_class, model, exist_ok=True)
+    for family in (architecture for architecture in ARCHITECTURES.values() if architecture.experts):
+        # The experts are apart in a checkpoint and together in memory; which are which goes by model type.
+        experts = get_checkpoint_conversion_mapping(family.base_model_type)
+        register_checkpoint_conversion_mapping(family.model_type, experts, overwrite=True)
 
 
 register_models()

@@ -53,7 +53,7 @@ def check_architecture(model_config: Any) -> None:
     """ValueError unless the TFB architecture that was asked for, maybe for a plain checkpoint, is that of the model."""
     config = model_config.hf_config
     try:
-        expected = architecture_of(config.model_type).vllm_architecture
+        expected = architecture_of(config.model_type, vars(config)).vllm_architecture
     except ValueError as error:
         raise ValueError(f"{model_config.model}: {error}") from error
     if model_config.architectures != [expected]:

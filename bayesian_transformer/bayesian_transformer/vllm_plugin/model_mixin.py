@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.model_executor.models.utils import extract_layer_index
+from vllm.platforms import current_platform
 
-from ..architectures import is_plain
+from ..architectures import architecture_of, is_plain
 from ..basis_cache import cached_basis_vectors
 from ..checkpoint import SINGLE_FILE, check_weight, reads_single_file
 from ..layers import check_basis
@@ -21,6 +22,10 @@ from .kernels import mixture_logits
 from .particles import Particles, QKVNoise, perturb_output
 
 _BASIS_SUFFIX = ".basis_vectors"
+EXPERTS_ARE_PACKED = (
+    "the weights of experts cannot be loaded again on a CPU, where vLLM packs them when it loads them first only; "
+    "start the engine again"
+)
 
 
 def weight_patterns(folder: Path) -> list[str] | None:
@@ -46,6 +51,8 @@ class TFBModelMixin:
         noise = NoiseConfig.from_model_config(config)
         self.computes_bases = is_plain(config.model_type)  # of each weight that comes without its bases
         self._loaded_bases: set[str] = set()  # that have come before
+        self.packs_experts = current_platform.is_cpu() and architecture_of(config.model_type).experts
+        self._made_up = vllm_config.load_config.load_format == "dummy"
         self._fused_rows = fused_rows(config.to_dict())
         max_requests = vllm_config.scheduler_config.max_num_seqs
         device = vllm_config.device_config.device
@@ -112,6 +119,8 @@ class TFBModelMixin:
                     self._load_basis(name, tensor)
                     arrived.add(name)
                 else:
+                    if self.packs_experts and ".experts." in name and (self._made_up or self._loaded_bases):
+                        raise ValueError(f"{name}: {EXPERTS_ARE_PACKED}")
                     changed.update(self._bases_of(name))
                     if self.computes_bases:
                         computed.update(self._computed_bases(name, tensor))

@@ -19,6 +19,7 @@ from ..architectures import architecture_of, is_plain
 _CACHE_DTYPES = ("auto", "bfloat16", "float16", "float32")
 # They hand a model whole tensors under the names of its checkpoint, but dummy, whose weights are made up.
 _LOAD_FORMATS = ("auto", "hf", "safetensors", "fastsafetensors", "instanttensor", "runai_streamer", "dummy")
+_WITHOUT_BIAS = ("qwen3", "qwen3_moe", "gemma")  # of o_proj, in vLLM
 _GRAPH_MODES = (None, CUDAGraphMode.NONE, CUDAGraphMode.FULL_DECODE_ONLY)
 
 
@@ -59,6 +60,10 @@ def _rope_of_the_batch(config: Any) -> str:
     kinds = [kind.get("rope_type") for kind in (parameters, *parameters.values()) if isinstance(kind, dict)]
     through_transformers = architecture_of(hf_config.model_type).transformers_backend
     return " and ".join(sorted({"dynamic", "longrope"}.intersection(kinds))) if through_transformers else ""
+
+
+def _experts(config: Any) -> bool:
+    return architecture_of(config.model_config.hf_config.model_type).experts
 
 
 SETTINGS = (
@@ -174,11 +179,11 @@ SETTINGS = (
         "attention_bias with {}",
         "vLLM leaves out the bias of o_proj, which transformers adds.",
         lambda c: (
-            architecture_of(model_type := c.model_config.hf_config.model_type).base_model_type in ("qwen3", "gemma")
+            architecture_of(model_type := c.model_config.hf_config.model_type).base_model_type in _WITHOUT_BIAS
             and getattr(c.model_config.hf_config, "attention_bias", False)
             and model_type
         ),
-        listed="attention_bias with Qwen3 and Gemma 1",
+        listed="attention_bias with Qwen3, Qwen3-MoE and Gemma 1",
     ),
     Refusal(
         "rope_type={} in a family that vLLM runs through transformers (choose linear, yarn or llama3)",
@@ -214,6 +219,22 @@ SETTINGS = (
         "Particle rows have an attention for CPUs and for CUDA.",
         lambda c: not (current_platform.is_cpu() or current_platform.is_cuda()) and current_platform.device_name,
         listed="a platform other than CPU and CUDA",
+    ),
+    Refusal(
+        "enable_expert_parallel or enable_eplb with experts",
+        "Ranks exchange rows by numbers of tokens that leave out the particle rows, in sequence-parallel experts too.",
+        lambda c: _experts(c) and (c.parallel_config.enable_expert_parallel or c.parallel_config.enable_eplb),
+    ),
+    Refusal(
+        "data_parallel_size > 1 with experts",
+        "Ranks would wait for each other at every step, with numbers of tokens that leave out the particle rows.",
+        lambda c: _experts(c) and c.parallel_config.data_parallel_size > 1,
+    ),
+    Refusal(
+        "hidden_act={} with experts",
+        "vLLM's experts compute silu whatever is asked for.",
+        lambda c: _experts(c) and (act := c.model_config.hf_config.hidden_act) != "silu" and act,
+        listed="a hidden_act other than silu with experts",
     ),
 )
 

@@ -17,7 +17,7 @@ from ..fitting import check_same_bases
 from ..noise import noise_key
 from . import kernels
 from .kernels import token_uncertainty
-from .model_mixin import weight_patterns
+from .model_mixin import EXPERTS_ARE_PACKED, weight_patterns
 from .outputs import pack
 
 if current_platform.is_cpu():
@@ -93,6 +93,8 @@ class UncertaintyRunner(GPUModelRunner):
             raise ValueError(
                 "is_checkpoint_format=False is not supported: weights in that form come without their bases"
             )
+        if self.get_model().packs_experts:
+            raise ValueError(EXPERTS_ARE_PACKED)
         folder = Path(weights_path or self.model_config.model)
         if weights_iterator is None and folder.is_dir():
             missing = sorted(self.get_model().basis_names - tensor_files(folder).keys())
