@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from vllm.config import CompilationMode, CUDAGraphMode, get_current_vllm_config
+from vllm.config import CompilationMode, CUDAGraphMode
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
@@ -44,12 +44,6 @@ def _unread_window(config: Any) -> int:
     if architecture_of(hf_config.model_type).windows or not window or (kinds and "sliding_attention" not in kinds):
         return 0
     return window if window < config.model_config.max_model_len else 0
-
-
-def _shorter_window(stock: Any) -> bool:
-    """Whether a layer of FlashAttention has a sliding window that max_model_len exceeds."""
-    earlier = stock.sliding_window[0]  # how many earlier tokens a row sees; -1 for all
-    return earlier >= 0 and earlier + 1 < get_current_vllm_config().model_config.max_model_len
 
 
 SETTINGS = (
@@ -224,7 +218,6 @@ GPU_SETTINGS = (
 )  # see attention/gpu.py
 
 _NOT_WRITTEN = "The particle rows' attention does not have it."
-_NOT_ON_A_GPU = "The particle rows' call of FlashAttention does not have it."
 ATTENTION = (
     Refusal("ALiBi", _NOT_WRITTEN, lambda impl: impl.alibi_slopes is not None),
     Refusal("sink", _NOT_WRITTEN, lambda impl: impl.sinks is not None),
@@ -235,15 +228,17 @@ ATTENTION = (
     ),
 )  # of a layer, on either device
 
-_WINDOW = "sliding-window"
 GPU_ATTENTION = (
     Refusal(
-        _WINDOW,
-        "The particle rows' call of FlashAttention does not have a window shorter than max_model_len.",
-        _shorter_window,
+        "one-token window",
+        "A row would see its own token alone, and FlashAttention has no window without a token of the cache.",
+        lambda impl: impl.sliding_window[0] == 0,  # how many earlier tokens a row sees; -1 for all
     ),
-    Refusal("soft-capped", _NOT_ON_A_GPU, lambda impl: impl.logits_soft_cap),
-    Refusal("256-wide Blackwell", _NOT_ON_A_GPU, lambda impl: getattr(impl, "fa4_hd256", False)),
+    Refusal(
+        "256-wide Blackwell",
+        "The particle rows' call of FlashAttention does not have it.",
+        lambda impl: getattr(impl, "fa4_hd256", False),
+    ),
 )  # of a layer
 
 
@@ -261,10 +256,7 @@ def refuse_attention(stock: Any, expected: type, more: Iterable[Refusal] = ()) -
         )
     if kinds := refused([*ATTENTION, *more], stock):
         on_a_gpu = " on a GPU" if refused(more, stock) else ""
-        shorter = " or a max_model_len that is no longer than the window" if _WINDOW in kinds else ""
-        raise ValueError(
-            f"TFB models do not support {', '.join(kinds)} attention{on_a_gpu}; choose another model{shorter}"
-        )
+        raise ValueError(f"TFB models do not support {', '.join(kinds)} attention{on_a_gpu}; choose another model")
 
 
 def _other_backends(attention: Any) -> str:
