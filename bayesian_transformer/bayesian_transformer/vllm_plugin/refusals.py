@@ -53,11 +53,6 @@ SETTINGS = (
         lambda c: c.parallel_config.pipeline_parallel_size > 1,
     ),
     Refusal(
-        "data_parallel_size > 1 (start one engine per replica)",
-        "Not tested.",
-        lambda c: c.parallel_config.data_parallel_size > 1,
-    ),
-    Refusal(
         "decode_context_parallel_size > 1",
         "Each rank would hold a part of a context; particle rows attend to all of it.",
         lambda c: c.parallel_config.decode_context_parallel_size > 1,
