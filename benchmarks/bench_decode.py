@@ -207,6 +207,9 @@ def check_baseline(path: Path, result: dict[str, Any], tolerance: float) -> None
 @click.command(help="Time decoding with uncertainties against plain vLLM, at the same batch and at S times the batch.")
 @click.option("--model-shape", type=click.Choice(list(SHAPES)), help="Published shape, random weights.")
 @click.option(
+    "--layers", type=click.IntRange(1), help="Cut the shape to so many layers, for a machine of little memory."
+)
+@click.option(
     "--model-path",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Base checkpoint; its TFB model is made in the cache folder.",
@@ -238,6 +241,7 @@ def check_baseline(path: Path, result: dict[str, Any], tolerance: float) -> None
 @click.option("--write-baseline", type=click.Path(dir_okay=False, path_type=Path), help="Store this run's ratios.")
 def main(
     model_shape: str | None,
+    layers: int | None,
     model_path: Path | None,
     quick: bool,
     json_file: Path | None,
@@ -251,6 +255,8 @@ def main(
 ) -> None:
     if model_shape and model_path:
         raise click.UsageError("give --model-shape or --model-path, not both")
+    if model_path and layers:
+        raise click.UsageError("--layers cuts a --model-shape; a --model-path is run as it is")
     if baseline:
         with one_line_errors():
             read_baseline(baseline)  # before the minutes of measuring
@@ -258,11 +264,11 @@ def main(
     cases = [Case(b, s, c) for s in sizes["num_samples"] for c in sizes["context"] for b in sizes["batch"]]
     shape_name = model_shape or ("smollm2-135m" if quick else "llama-3.2-1b")
     with one_line_errors(), work_folder() as folder:
-        base, tfb = (model_path, tfb_model(model_path)) if model_path else write_pair(shape_name, folder)
+        base, tfb = (model_path, tfb_model(model_path)) if model_path else write_pair(shape_name, folder, layers)
         if model_path == tfb:
             raise ValueError(f"{model_path}: is a TFB model; give the base model it was made from")
         options = Options(
-            model=str(model_path.resolve().name if model_path else shape_name),
+            model=model_path.resolve().name if model_path else shape_name + (f", {layers} layers" if layers else ""),
             base_path=base.resolve(),
             tfb_path=tfb.resolve(),
             load_format="auto" if model_path else "dummy",

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, LlamaConfig, PreTrainedConfig, Qwen2Config
+from transformers import (
+    AutoConfig,
+    Gemma3TextConfig,
+    LlamaConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from bayesian_transformer.config import ARCHITECTURES, DEFAULT_RANK
 
@@ -58,6 +66,49 @@ SHAPES: dict[str, PreTrainedConfig] = {
         tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
     ),
+    "qwen3-0.6b": Qwen3Config(
+        vocab_size=151936,
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=40960,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
+    ),
+    "gemma-3-1b": Gemma3TextConfig(
+        vocab_size=262144,
+        hidden_size=1152,
+        intermediate_size=6912,
+        num_hidden_layers=26,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        head_dim=256,
+        max_position_embeddings=32768,
+        sliding_window=512,
+        layer_types=["full_attention" if layer % 6 == 5 else "sliding_attention" for layer in range(26)],
+        query_pre_attn_scalar=256,
+        tie_word_embeddings=True,
+    ),
+    "phi-4-mini": Phi3Config(
+        vocab_size=200064,
+        hidden_size=3072,
+        intermediate_size=8192,
+        num_hidden_layers=32,
+        num_attention_heads=24,
+        num_key_value_heads=8,
+        max_position_embeddings=4096,  # where its long factors begin, which cost nothing more
+        original_max_position_embeddings=4096,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        bos_token_id=199999,
+        eos_token_id=199999,
+        pad_token_id=199999,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.75},
+    ),
     "tiny": LlamaConfig(
         vocab_size=512,
         hidden_size=128,
@@ -70,14 +121,27 @@ SHAPES: dict[str, PreTrainedConfig] = {
     ),
 }
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
-_BASE_ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+_BASE_ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+}
 
 
-def write_pair(shape: str, folder: Path) -> tuple[Path, Path]:
-    """Write config.json of the base model and of its TFB model of a named shape; returns their folders."""
+def write_pair(shape: str, folder: Path, layers: int | None = None) -> tuple[Path, Path]:
+    """Write config.json of the base model and of its TFB model of a named shape; returns their folders.
+
+    layers: keep so many layers only, the first ones.
+    """
     config = SHAPES[shape]
     values = config.to_dict()
     values.pop("model_type")
+    if layers:
+        values["num_hidden_layers"] = min(layers, config.num_hidden_layers)
+        if values.get("layer_types"):
+            values["layer_types"] = values["layer_types"][:layers]
     family = ARCHITECTURES[config.model_type]
     base, tfb = folder / "base", folder / "tfb"
     type(config)(**values | {"architectures": [_BASE_ARCHITECTURES[config.model_type]]}).save_pretrained(base)
@@ -109,10 +173,12 @@ class Shape:
     vocab_size: int
     embedding_weights: int  # input embedding, 0 where it is tied to the output
     dtype_bytes: int
+    window: int = 0  # tokens that layers with a sliding window see
+    windowed_layers: int = 0
 
     @classmethod
     def from_path(cls, model_path: Path, dtype: str) -> "Shape":
-        """Shape of a Llama- or Qwen2-like checkpoint. ValueError if its config cannot be read."""
+        """Shape of a checkpoint of one of these families. ValueError if its config cannot be read."""
         config = AutoConfig.from_pretrained(model_path, local_files_only=True)
         if config.model_type not in _BASE_ARCHITECTURES:
             raise ValueError(
@@ -132,12 +198,18 @@ class Shape:
             vocab_size=config.vocab_size,
             embedding_weights=0 if config.tie_word_embeddings else embedding,
             dtype_bytes=DTYPE_BYTES[dtype],
+            window=getattr(config, "sliding_window", None) or 0,
+            windowed_layers=(getattr(config, "layer_types", None) or []).count("sliding_attention"),
         )
 
     @property
     def kv_token_bytes(self) -> int:
         """K and V of one token in all layers."""
         return 2 * self.layers * self.kv_width * self.dtype_bytes
+
+    def seen(self, context: int) -> int:
+        """Tokens whose K/V a step reads, summed over the layers."""
+        return self.layers * context - self.windowed_layers * max(0, context - self.window)
 
     @property
     def weight_bytes(self) -> int:
@@ -151,9 +223,9 @@ class Shape:
         """
         rows = sequences * num_samples
         weights = self.matmul_weights + (self.basis_elements if num_samples > 1 else 0)
-        attention = 4 * rows * context * self.query_width * self.layers  # q k^T and the weighted sum of v
+        attention = 4 * rows * self.seen(context) * self.query_width  # q k^T and the weighted sum of v
         noise = 2 * (rows - sequences) * self.basis_elements
         return Cost(
-            read=weights * self.dtype_bytes + sequences * context * self.kv_token_bytes,
+            read=weights * self.dtype_bytes + sequences * self.seen(context) * self.kv_token_bytes // self.layers,
             compute=2 * rows * self.matmul_weights + attention + noise,
         )

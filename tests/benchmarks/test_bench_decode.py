@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from click.testing import CliRunner
-from transformers import AutoConfig, LlamaForCausalLM, Qwen2ForCausalLM
+from transformers import AutoConfig
 
 from bayesian_transformer.config import NoiseConfig
 from benchmarks.bench_decode import Case, Options, case_record, main
@@ -23,6 +24,9 @@ PUBLISHED = {
     "qwen2.5-3b": 3_085_938_688,
     "llama-3.1-8b": 8_030_261_248,
     "smollm2-135m": 134_515_008,
+    "qwen3-0.6b": 596_049_920,
+    "gemma-3-1b": 999_885_952,
+    "phi-4-mini": 3_836_021_760,
 }
 
 
@@ -33,9 +37,9 @@ def _shape(tmp_path: Path, name: str, dtype: str = "bfloat16") -> Shape:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_named_shapes_have_the_published_number_of_parameters(name: str, tmp_path: Path) -> None:
     base, _ = write_pair(name, tmp_path)
-    model_class = {"llama": LlamaForCausalLM, "qwen2": Qwen2ForCausalLM}[SHAPES[name].model_type]
+    config = AutoConfig.from_pretrained(base)
     with torch.device("meta"):
-        model = model_class(AutoConfig.from_pretrained(base))
+        model = getattr(transformers, config.architectures[0])(config)
     parameters = {id(p): p for p in model.parameters()}.values()
     assert sum(p.numel() for p in parameters) == PUBLISHED[name]
     matrices = sum(p.numel() for p in parameters if p.dim() == 2)
@@ -62,6 +66,15 @@ def test_step_cost_of_the_tiny_shape_by_hand(tmp_path: Path) -> None:
     ours = shape.step_cost(sequences=3, context=10, num_samples=5)
     assert ours.read == (weights + basis) * 2 + 3 * 10 * 512  # the K/V of a request is read once for all its samples
     assert ours.compute == 2 * 15 * weights + 4 * 15 * 10 * 128 * 2 + 2 * 12 * basis
+
+
+def test_a_window_is_all_that_a_step_reads(tmp_path: Path) -> None:
+    """Five layers of six have a window of 512 tokens; a shape that is cut keeps the kinds of its first layers."""
+    shape = Shape.from_path(write_pair("gemma-3-1b", tmp_path, layers=6)[0], "bfloat16")
+    assert (shape.layers, shape.windowed_layers, shape.window) == (6, 5, 512)
+    short, long = (shape.step_cost(sequences=2, context=context) for context in (512, 2048))
+    assert long.read - short.read == 2 * (2048 - 512) * 2 * 256 * 2  # one KV head of 256, of the one whole layer
+    assert long.compute - short.compute == 4 * 2 * (2048 - 512) * 4 * 256
 
 
 def test_one_sample_costs_what_plain_costs(tmp_path: Path) -> None:

@@ -57,13 +57,20 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     scale=st.sampled_from([0.1, 1.0, 40.0]),
     garbage=st.sampled_from(GARBAGE),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    soft_cap=st.sampled_from([0.0, 0.5, 30.0]),
     seed=st.integers(0, 2**31),
 )
 @settings(deadline=None, max_examples=50)
 def test_merge_equals_one_softmax(
-    noisy_samples: int, lengths: list[int], scale: float, garbage: float, dtype: torch.dtype, seed: int
+    noisy_samples: int,
+    lengths: list[int],
+    scale: float,
+    garbage: float,
+    dtype: torch.dtype,
+    soft_cap: float,
+    seed: int,
 ) -> None:
-    check_merge(merge_own_token, noisy_samples, lengths, scale, garbage, dtype, seed)
+    check_merge(merge_own_token, noisy_samples, lengths, scale, garbage, dtype, seed, soft_cap=soft_cap)
 
 
 @pytest.mark.parametrize("own", [-1e30, -500.0, 0.0, 500.0, 1e30])
@@ -102,7 +109,15 @@ def test_packing_puts_every_row_where_the_kernel_looks_for_it(as_heads: bool, no
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("noisy_samples", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_layer_equals_brute_force(stand_ins: None, version: int, noisy_samples: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("window", "soft_cap"), [(None, None), (2, None), (5, 0.7), (9, None), (None, 0.7)])
+def test_a_layer_equals_brute_force(
+    stand_ins: None,
+    version: int,
+    noisy_samples: int,
+    dtype: torch.dtype,
+    window: int | None,
+    soft_cap: float | None,
+) -> None:
     """Prefill, decode, a first token, and two requests that only pad the batch, in one step of one layer."""
     torch.manual_seed(version)
     seq_lens, new_tokens = [9, 6, 1, 0, 0], [4, 1, 1, 0, 0]
@@ -120,7 +135,8 @@ def test_a_layer_equals_brute_force(stand_ins: None, version: int, noisy_samples
     )
     query_start = torch.tensor([0, 4, 5, 6, 6, 6])
     metadata = make_metadata(query_start, torch.tensor(seq_lens), block_table, slots, num_actual_tokens=tokens)
-    impl = make_impl(version, SimpleNamespace(num_tokens=padded, noisy_samples=noisy_samples))
+    limits: dict[str, Any] = {"sliding_window": window, "logits_soft_cap": soft_cap}
+    impl = make_impl(version, SimpleNamespace(num_tokens=padded, noisy_samples=noisy_samples), **limits)
     layer = SimpleNamespace(_q_scale=torch.ones(1), _k_scale=torch.ones(1), _v_scale=torch.ones(1))
     qkv = torch.randn(padded + particle_rows, HEADS + 2 * KV_HEADS, HEAD).to(dtype)
     query, key, value = qkv.split([HEADS, KV_HEADS, KV_HEADS], dim=1)
@@ -136,14 +152,37 @@ def test_a_layer_equals_brute_force(stand_ins: None, version: int, noisy_samples
         stored = cache[block_table[b]].transpose(1, 2).flatten(0, 1)[:length].split(HEAD, dim=-1)
         for i in range(new):
             row, seen = int(query_start[b]) + i, length - new + i + 1
-            expected = brute_force(query[row], *(t[:seen] for t in stored))
+            expected = brute_force(query[row], *(t[:seen] for t in stored), window=window, soft_cap=soft_cap)
             torch.testing.assert_close(output[row].double(), expected, atol=tolerance, rtol=tolerance)
         for s in range(noisy_samples):
             row = padded + s * requests + b
             prefix = (t[: max(0, length - 1)] for t in stored)
             seen_by_row = [torch.cat([t, own[row : row + 1]]) for t, own in zip(prefix, (key, value), strict=True)]
-            expected = brute_force(query[row], *seen_by_row)
+            expected = brute_force(query[row], *seen_by_row, window=window, soft_cap=soft_cap)
             torch.testing.assert_close(output[row].double(), expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_layers_with_and_without_a_window_share_a_step(stand_ins: None, version: int) -> None:
+    """As in Gemma 3 without vLLM's hybrid cache: one metadata object for all layers."""
+    requests, noisy_samples, length = 2, 3, 7
+    metadata = make_metadata(
+        torch.arange(requests + 1), torch.full((requests,), length), torch.arange(8).view(requests, 4), torch.arange(2)
+    )
+    cache = torch.randn(8, KV_HEADS, BLOCK, 2 * HEAD)
+    query, key, value = (torch.randn(noisy_samples * requests, heads, HEAD) for heads in (HEADS, KV_HEADS, KV_HEADS))
+    for window in (None, 3, None, 4):
+        impl = make_impl(version, SimpleNamespace(num_tokens=0, noisy_samples=noisy_samples), sliding_window=window)
+        output = torch.empty_like(query)
+        impl._attend(query, key, value, cache, metadata, output)
+        for row in range(noisy_samples * requests):
+            stored = cache[metadata.block_table[row % requests].long()].transpose(1, 2).flatten(0, 1)[: length - 1]
+            seen = [
+                torch.cat([t, own[row : row + 1]]) for t, own in zip(stored.split(HEAD, -1), (key, value), strict=True)
+            ]
+            torch.testing.assert_close(
+                output[row].double(), brute_force(query[row], *seen, window=window), atol=1e-5, rtol=1e-5
+            )
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)

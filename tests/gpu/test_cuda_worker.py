@@ -139,10 +139,25 @@ def test_a_runner_keeps_what_it_knows_to_itself() -> None:
     for _ in range(2):
         first, second, third = (SimpleNamespace(sampling_params=SimpleNamespace(seed=None)) for _ in range(3))
         runner = worker.UncertaintyRunner.__new__(worker.UncertaintyRunner)
-        runner.model_config = SimpleNamespace(seed=40)
+        runner.model_config, runner.parallel_config = SimpleNamespace(seed=40), SimpleNamespace(data_parallel_index=0)
         runner.requests, runner.input_batch = {"a": first, "b": second}, SimpleNamespace(req_ids=["b", "a"])
         assert runner._request_seeds() == (41, 40)
         del runner.requests["a"]
         runner.requests["c"], runner.input_batch.req_ids = third, ["c", "b"]
         assert runner._request_seeds() == (42, 41)
     assert worker.UncertaintyRunner.arrivals == 0
+
+
+def test_replicas_give_requests_noise_of_their_own() -> None:
+    """And the same noise to a request that has a seed."""
+    seeds = []
+    for replica in range(3):
+        runner = worker.UncertaintyRunner.__new__(worker.UncertaintyRunner)
+        runner.model_config = SimpleNamespace(seed=2**32 - 1)
+        runner.parallel_config = SimpleNamespace(data_parallel_index=replica)
+        requests = {name: SimpleNamespace(sampling_params=SimpleNamespace(seed=None)) for name in "abc"}
+        requests["b"].sampling_params.seed = 7
+        runner.requests, runner.input_batch = requests, SimpleNamespace(req_ids=list("abc"))
+        seeds.append(runner._request_seeds())
+    assert {second for _, second, _ in seeds} == {7}
+    assert len({seed for first, _, third in seeds for seed in (first, third)}) == 6

@@ -23,6 +23,8 @@ for dtype in (torch.float32, torch.bfloat16):
         check_merge(merge, 2, [0, 3, 5], 40.0, garbage, dtype, head_size=24)
         check_merge(merge, 1, [2], 0.1, garbage, dtype, seed=1)
         check_merge(merge, 2, [4, 1], 1.0, garbage, dtype, group=1)
+        for soft_cap in (0.5, 30.0):
+            check_merge(merge, 2, [0, 3, 5], 40.0, garbage, dtype, soft_cap=soft_cap)
 print("agreed")
 """
     assert "agreed" in run_python("-W", "ignore::RuntimeWarning", "-c", code, TRITON_INTERPRET="1")
@@ -61,13 +63,14 @@ def compile_only(self, *args, warmup, **kwargs):
     return kernel
 driver.set_active(AbsentGPU())
 with unittest.mock.patch.object(JITFunction, "run", compile_only):
-    for head_size, group, dtype in ((64, 4, torch.bfloat16), (128, 8, torch.bfloat16), (64, 3, torch.float16)):
+    cases = ((64, 4, torch.bfloat16, 0.0), (128, 8, torch.bfloat16, 50.0), (64, 3, torch.float16, 0.0))
+    for head_size, group, dtype, soft_cap in cases:
         rows = torch.empty(4, 3, 2 * group + 4, head_size, dtype=dtype)
         query, key, value = rows.split([2 * group, 2, 2], dim=2)
         query = query.unflatten(2, (2, group))
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
         lse = torch.empty(2, group, 3, 4).permute(3, 2, 0, 1)
-        merge(query, key, value, output.clone(), lse, torch.ones(3, dtype=torch.int32), 0.125, output)
+        merge(query, key, value, output.clone(), lse, torch.ones(3, dtype=torch.int32), 0.125, output, soft_cap)
 """
     output = run_python("-c", code, TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
     sizes = [line.split() for line in output.splitlines() if line.startswith("_merge")]
@@ -77,7 +80,8 @@ with unittest.mock.patch.object(JITFunction, "run", compile_only):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("version", [2, 3, 4])
-def test_the_real_kernels_on_a_gpu(version: int) -> None:
+@pytest.mark.parametrize(("window", "soft_cap"), [(None, None), (2, None), (40, 0.7), (None, 0.7)])
+def test_the_real_kernels_on_a_gpu(version: int, window: int | None, soft_cap: float | None) -> None:
     """FlashAttention and the merge kernel, captured in a CUDA graph and replayed with other contents."""
     pytest.importorskip("vllm")
     from vllm.v1.attention.backends import fa_utils
@@ -87,7 +91,8 @@ def test_the_real_kernels_on_a_gpu(version: int) -> None:
     if not fa_utils.is_fa_version_supported(version):
         pytest.skip(f"FlashAttention {version} is not for this GPU")
     requests, noisy_samples, blocks, block, head = 3, 4, 8, 16, 64
-    impl = make_impl(version, SimpleNamespace(num_tokens=0, noisy_samples=noisy_samples), head)
+    limits: dict[str, Any] = {"sliding_window": window, "logits_soft_cap": soft_cap}
+    impl = make_impl(version, SimpleNamespace(num_tokens=0, noisy_samples=noisy_samples), head, **limits)
     table = torch.arange(requests * blocks, dtype=torch.int32).view(requests, blocks).cuda()
     rows = torch.zeros(noisy_samples * requests, HEADS + 2 * KV_HEADS, head, dtype=torch.bfloat16, device="cuda")
     cache = torch.zeros(requests * blocks, KV_HEADS, block, 2 * head, dtype=torch.bfloat16, device="cuda")
@@ -114,5 +119,5 @@ def test_the_real_kernels_on_a_gpu(version: int) -> None:
             stored = cache[table[b].long()].transpose(1, 2).flatten(0, 1)[: max(0, length - 1)].split(head, dim=-1)
             for row in range(b, noisy_samples * requests, requests):
                 seen = [torch.cat([t, own[row : row + 1]]) for t, own in zip(stored, (key, value), strict=True)]
-                expected = brute_force(query[row], *seen)
+                expected = brute_force(query[row], *seen, window=window, soft_cap=soft_cap)
                 torch.testing.assert_close(output[row].double(), expected, atol=0.03, rtol=0.03)

@@ -46,9 +46,15 @@ def stand_in_varlen(
     out: Tensor | None = None,
     return_softmax_lse: bool = False,
     num_splits: int = 0,
+    window_size: list[int] | None = None,
+    softcap: float = 0.0,
     **unused: Any,
 ) -> Any:
-    """flash_attn_varlen_func over a paged cache, in plain torch and without reading a value on the host."""
+    """flash_attn_varlen_func over a paged cache, in plain torch and without reading a value on the host.
+
+    As its docstring says, a window holds the keys from i + seqlen_k - seqlen_q - window_size[0] on to
+    i + seqlen_k - seqlen_q + window_size[1], for query row i of a request; -1 is no limit.
+    """
     assert {cu_seqlens_q.dtype, seqused_k.dtype, block_table.dtype} == {torch.int32}
     assert cu_seqlens_q.shape[0] == len(seqused_k) + 1 == len(block_table) + 1
     assert q.stride(-1) == k.stride(-1) == v.stride(-1) == 1
@@ -59,14 +65,15 @@ def stand_in_varlen(
     keys, values = (t[block_table.long()].flatten(1, 2)[request].float() for t in (k, v))  # [rows, length, h, D]
     group = q.shape[1] // k.shape[2]
     scores = torch.einsum("rhgd,rthd->rhgt", q.float().unflatten(1, (-1, group)), keys) * softmax_scale
-    last = seqused_k[request] - 1
-    if causal:
-        last = last - (cu_seqlens_q[1:][request] - 1 - row)
+    scores = softcap * (scores / softcap).tanh() if softcap else scores
+    (before, after), last = window_size or (-1, -1), seqused_k[request] - 1
+    place = last - (cu_seqlens_q[1:][request] - 1 - row)  # i + seqlen_k - seqlen_q
+    last = torch.minimum(last, place if causal else place + after if after >= 0 else last)
+    first = place - before if before >= 0 else torch.zeros_like(place)
     position = torch.arange(keys.shape[1])
-    scores = scores.masked_fill(
-        (position > last[:, None])[:, None, None] | (position >= max_seqlen_k), -torch.inf
-    ).flatten(1, 2)
-    empty = (last < 0)[:, None]
+    unseen = (position > last[:, None]) | (position < first[:, None]) | (position >= max_seqlen_k)
+    scores = scores.masked_fill(unseen[:, None, None], -torch.inf).flatten(1, 2)
+    empty = ((last < 0) | (last < first))[:, None]
     result = torch.einsum("rhgt,rthd->rhgd", scores.softmax(-1).unflatten(1, (-1, group)), values).flatten(1, 2)
     result = result.masked_fill(empty[..., None], math.nan).to(q.dtype)
     if out is not None:
@@ -112,8 +119,11 @@ def make_metadata(query_start: Tensor, seq_lens: Tensor, block_table: Tensor, sl
     return flash_attn.FlashAttentionMetadata(**values | more)
 
 
-def brute_force(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """float64 attention of one row [heads, D] to keys and values [length, KV heads, D]."""
-    keys, values = (t.double().repeat_interleave(GROUP, dim=1) for t in (keys, values))
-    weights = (torch.einsum("hd,thd->ht", query.double(), keys) * query.shape[-1] ** -0.5).softmax(-1)
+def brute_force(
+    query: Tensor, keys: Tensor, values: Tensor, *, window: int | None = None, soft_cap: float | None = None
+) -> Tensor:
+    """float64 attention of one row [heads, D] to keys and values [length, KV heads, D], the last `window` of them."""
+    keys, values = (t[-(window or 0) :].double().repeat_interleave(GROUP, dim=1) for t in (keys, values))
+    scores = torch.einsum("hd,thd->ht", query.double(), keys) * query.shape[-1] ** -0.5
+    weights = (soft_cap * (scores / soft_cap).tanh() if soft_cap else scores).softmax(-1)
     return torch.einsum("ht,thd->hd", weights, values)

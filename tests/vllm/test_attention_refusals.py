@@ -29,8 +29,7 @@ KINDS: list[tuple[dict[str, Any], str]] = [
     ({"kv_sharing_target_layer_name": "model.layers.0.self_attn.attn"}, "cross-layer shared"),
 ]
 KINDS_ON_A_GPU: list[tuple[dict[str, Any], str]] = [
-    ({"sliding_window": 4}, "sliding-window"),
-    ({"logits_soft_cap": 30.0}, "soft-capped"),
+    ({"sliding_window": 1}, "one-token window"),
 ]
 CASES = [(device, *kind) for device in ("cpu", "cuda") for kind in KINDS]
 CASES += [("cuda", *kind) for kind in KINDS_ON_A_GPU]
@@ -62,7 +61,7 @@ def test_each_kind_is_refused_by_name(
     particles: Any = SimpleNamespace(num_tokens=0, noisy_samples=2)
     refused = SimpleNamespace(impl=layer(device, config, monkeypatch, **options))
     refusal = pytest.raises(ValueError, match=f"^TFB models do not support {said} attention.*; choose another model")
-    with set_current_vllm_config(config), refusal:
+    with refusal:
         attention.install(refused, particles)
     accepted = SimpleNamespace(impl=layer(device, config, monkeypatch))
     attention.install(accepted, particles)
@@ -76,18 +75,20 @@ def test_every_kind_of_the_tables_has_a_test() -> None:
 
 
 def test_several_kinds_are_named_at_once(config: VllmConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    stock = layer("cuda", config, monkeypatch, sinks=torch.zeros(HEADS), logits_soft_cap=30.0)
-    with pytest.raises(ValueError, match="do not support sink, soft-capped attention on a GPU; choose"):
+    stock = layer("cuda", config, monkeypatch, sinks=torch.zeros(HEADS), sliding_window=1)
+    with pytest.raises(ValueError, match="do not support sink, one-token window attention on a GPU; choose"):
         refuse_attention(stock, FlashAttentionImpl, GPU_ATTENTION)
 
 
-def test_a_window_that_holds_the_longest_text_is_none(config: VllmConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    length = config.model_config.max_model_len
-    whole, shorter = (layer("cuda", config, monkeypatch, sliding_window=window) for window in (length, length - 1))
-    with set_current_vllm_config(config):
-        refuse_attention(whole, FlashAttentionImpl, GPU_ATTENTION)
-        with pytest.raises(ValueError, match="do not support sliding-window attention on a GPU"):
-            refuse_attention(shorter, FlashAttentionImpl, GPU_ATTENTION)
+@pytest.mark.parametrize("device", MIXINS)
+def test_windows_and_soft_caps_are_accepted(device: str, config: VllmConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "current_platform", SimpleNamespace(is_cuda=lambda: device == "cuda"))
+    particles: Any = SimpleNamespace(num_tokens=0, noisy_samples=2)
+    for window in (None, 2, 255):
+        limited = layer(device, config, monkeypatch, sliding_window=window, logits_soft_cap=30.0)
+        accepted = SimpleNamespace(impl=limited)
+        attention.install(accepted, particles)
+        assert isinstance(accepted.impl, MIXINS[device])
 
 
 def test_another_implementation_is_refused_by_name() -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
 from bayesian_transformer import tfb
 from bayesian_transformer.checkpoint import tensor_files
+from bayesian_transformer.scoring import score
 from tests.helpers.vllm_engines import engine, table, token_prompts
 
 vllm = pytest.importorskip("vllm")
@@ -167,3 +168,63 @@ def test_the_bases_of_a_plain_checkpoint_follow_its_weights(
         reload(llm, stored)
         assert same(answers(llm), expected)
         assert llm.apply_model(lambda model: model.load_weights([])) == [set()]
+
+
+def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let vLLM keep the weights of linear layers as they are, as it does on a GPU, and not pack them for a CPU."""
+    monkeypatch.setattr("vllm._custom_ops._supports_onednn", False)
+    monkeypatch.setattr("vllm.model_executor.layers.utils.check_cpu_sgl_kernel", lambda *shape: False)
+
+
+def send(llm: Any, tensors: dict[str, torch.Tensor]) -> None:
+    """One tensor a call, as trl's `update_named_param` does."""
+    for named in tensors.items():
+        llm.apply_model(lambda model, named=named: model.load_weights([named]))
+
+
+@pytest.mark.parametrize("kind", ["right", "left"])
+def test_one_tensor_at_a_time(
+    tiny_qwen2_path: Path,
+    other_base: Path,
+    make_tfb: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    """The bases of a plain checkpoint follow; those of a TFB model are asked for, whatever the order."""
+    in_place(monkeypatch)
+    options: dict[str, Any] = {"in_process": True, "max_num_seqs": 4}
+    own, other, stored = (tensors_of(path) for path in (tiny_qwen2_path, other_base, make_tfb(other_base, kind)))
+    with engine(make_tfb(other_base, kind), hf_overrides=OVERRIDES, **options) as llm:
+        expected = answers(llm)
+        send(llm, {name: tensor for name, tensor in other.items() if "self_attn" not in name})
+        assert same(answers(llm), expected)
+        name = "model.layers.1.self_attn.v_proj.weight"
+        with pytest.raises(ValueError, match=r"layers\.1\.self_attn\.v_proj\.basis_vectors did not come with its w"):
+            send(llm, {name: own[name]})
+        basis = name.replace("weight", "basis_vectors")
+        llm.apply_model(lambda model: model.load_weights([(basis, stored[basis]), (name, stored[name])]))
+        assert same(answers(llm), expected)
+    with engine(tiny_qwen2_path, hf_overrides=tfb(**OVERRIDES, bayes_noise=kind), **options) as llm:
+        before = answers(llm)
+        send(llm, own)
+        assert same(answers(llm), before)
+        send(llm, dict(reversed(other.items())))
+        assert same(answers(llm), expected)
+    model: Any = AutoModelForCausalLM.from_pretrained(make_tfb(other_base, kind)).eval()
+    model.config.update(OVERRIDES)
+    tokens = expected[0][:, 0].astype(int).tolist()
+    scored = score(model, PROMPTS[0]["prompt_token_ids"], tokens, seed=3).stack().double().numpy()
+    np.testing.assert_allclose(expected[0][:, 1:], scored, rtol=1e-3, atol=2e-5)
+
+
+def test_a_cpu_does_not_sleep(tiny_qwen2_path: Path, make_tfb: Callable[..., Path]) -> None:
+    """vLLM's sleep mode needs a GPU; what is asked for all the same changes no number."""
+    path = make_tfb(tiny_qwen2_path)
+    with pytest.raises(ValueError, match=r"(?i)sleep mode is not supported"), engine(path, enable_sleep_mode=True):
+        pass
+    with engine(path, in_process=True, max_num_seqs=4, hf_overrides=OVERRIDES) as llm:
+        before = answers(llm)
+        for level in (1, 2):
+            llm.sleep(level=level)
+            llm.wake_up()
+            assert same(answers(llm), before)

@@ -36,7 +36,6 @@ def engine_config(path: Path, **options: Any) -> Any:
     ("options", "said"),
     [
         ({"pipeline_parallel_size": 2}, "pipeline_parallel_size > 1"),
-        ({"data_parallel_size": 2}, "data_parallel_size > 1"),
         ({"enable_lora": True}, "enable_lora"),
         ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}, "speculative_config"),
         ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype=fp8"),

@@ -9,6 +9,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bayesian_transformer import tfb
+from bayesian_transformer.uncertainty import FIELDS
+from tests.helpers.tiny_families import save_family
 from tests.helpers.vllm_engines import engine, table, token_prompts
 
 vllm = pytest.importorskip("vllm")
@@ -52,5 +54,35 @@ def test_two_ranks_equal_one(
             outputs = llm.generate(prompts, parameters, use_tqdm=False)
         numbers.append([(list(o.outputs[0].token_ids), table(o.outputs[0])) for o in outputs])
     for (tokens, one), (other_tokens, two) in zip(*numbers, strict=True):
+        assert other_tokens == tokens
+        np.testing.assert_allclose(two, one, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["phi3 with a window", "gemma2"])
+def test_two_ranks_of_a_family_equal_one(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fused weights, windows, soft caps; the bases are computed from whole weights, of which each rank takes a part.
+
+    The engine itself stays in this process: with two ranks that is one process less to start.
+    """
+    base = save_family(name, tmp_path / "base")
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    options: dict[str, Any] = {
+        "hf_overrides": tfb(num_samples=4),
+        "skip_tokenizer_init": True,
+        "kv_cache_memory_bytes": 1 << 26,
+        "max_model_len": 128,
+        "block_size": 32,
+    }
+    prompts = token_prompts([list(range(3, 80)), [9, 8, 7]])  # longer than the windows
+    parameters = [
+        vllm.SamplingParams(temperature=0, max_tokens=8, ignore_eos=True, seed=i, detokenize=False) for i in (0, 1)
+    ]
+    numbers = []
+    for ranks in (1, 2):
+        with engine(base, in_process=True, tensor_parallel_size=ranks, **options) as llm:
+            outputs = llm.generate(prompts, parameters, use_tqdm=False)
+        numbers.append([(list(o.outputs[0].token_ids), table(o.outputs[0])) for o in outputs])
+    for (tokens, one), (other_tokens, two) in zip(*numbers, strict=True):
+        assert one[:, FIELDS.index("epistemic")].min() > 1e-5  # the noise is felt
         assert other_tokens == tokens
         np.testing.assert_allclose(two, one, rtol=1e-3, atol=2e-5)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from vllm.config import CompilationMode, CUDAGraphMode, get_current_vllm_config
+from vllm.config import CompilationMode, CUDAGraphMode
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
@@ -47,12 +47,6 @@ def _unread_window(config: Any) -> int:
     return window if window < config.model_config.max_model_len else 0
 
 
-def _shorter_window(stock: Any) -> bool:
-    """Whether a layer of FlashAttention has a sliding window that max_model_len exceeds."""
-    earlier = stock.sliding_window[0]  # how many earlier tokens a row sees; -1 for all
-    return earlier >= 0 and earlier + 1 < get_current_vllm_config().model_config.max_model_len
-
-
 def _rope_of_the_batch(config: Any) -> str:
     """The kinds of RoPE whose frequencies transformers chooses by the longest text of a forward, where vLLM runs it."""
     hf_config = config.model_config.hf_config
@@ -71,11 +65,6 @@ SETTINGS = (
         "pipeline_parallel_size > 1",
         "vLLM passes only the scheduled rows from stage to stage, which loses the particle rows.",
         lambda c: c.parallel_config.pipeline_parallel_size > 1,
-    ),
-    Refusal(
-        "data_parallel_size > 1 (start one engine per replica)",
-        "Not tested.",
-        lambda c: c.parallel_config.data_parallel_size > 1,
     ),
     Refusal(
         "decode_context_parallel_size > 1",
@@ -260,7 +249,6 @@ GPU_SETTINGS = (
 )  # see attention/gpu.py
 
 _NOT_WRITTEN = "The particle rows' attention does not have it."
-_NOT_ON_A_GPU = "The particle rows' call of FlashAttention does not have it."
 ATTENTION = (
     Refusal("ALiBi", _NOT_WRITTEN, lambda impl: impl.alibi_slopes is not None),
     Refusal("sink", _NOT_WRITTEN, lambda impl: impl.sinks is not None),
@@ -271,15 +259,17 @@ ATTENTION = (
     ),
 )  # of a layer, on either device
 
-_WINDOW = "sliding-window"
 GPU_ATTENTION = (
     Refusal(
-        _WINDOW,
-        "The particle rows' call of FlashAttention does not have a window shorter than max_model_len.",
-        _shorter_window,
+        "one-token window",
+        "A row would see its own token alone, and FlashAttention has no window without a token of the cache.",
+        lambda impl: impl.sliding_window[0] == 0,  # how many earlier tokens a row sees; -1 for all
     ),
-    Refusal("soft-capped", _NOT_ON_A_GPU, lambda impl: impl.logits_soft_cap),
-    Refusal("256-wide Blackwell", _NOT_ON_A_GPU, lambda impl: getattr(impl, "fa4_hd256", False)),
+    Refusal(
+        "256-wide Blackwell",
+        "The particle rows' call of FlashAttention does not have it.",
+        lambda impl: getattr(impl, "fa4_hd256", False),
+    ),
 )  # of a layer
 
 
@@ -297,10 +287,7 @@ def refuse_attention(stock: Any, expected: type, more: Iterable[Refusal] = ()) -
         )
     if kinds := refused([*ATTENTION, *more], stock):
         on_a_gpu = " on a GPU" if refused(more, stock) else ""
-        shorter = " or a max_model_len that is no longer than the window" if _WINDOW in kinds else ""
-        raise ValueError(
-            f"TFB models do not support {', '.join(kinds)} attention{on_a_gpu}; choose another model{shorter}"
-        )
+        raise ValueError(f"TFB models do not support {', '.join(kinds)} attention{on_a_gpu}; choose another model")
 
 
 def _other_backends(attention: Any) -> str:

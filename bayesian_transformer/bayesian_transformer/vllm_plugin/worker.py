@@ -25,6 +25,8 @@ if current_platform.is_cpu():
 else:
     from vllm.v1.worker.gpu_worker import Worker as StockWorker
 
+_REPLICA_SEEDS = 1 << 40  # between the noise seeds of data-parallel replicas, each of which counts its own arrivals
+
 
 class TFBWorker(StockWorker):
     """vLLM's worker with a model runner that computes uncertainties."""
@@ -70,14 +72,15 @@ class UncertaintyRunner(GPUModelRunner):
         self.staged_seeds = ()
 
     def _request_seeds(self) -> tuple[int, ...]:
-        """Noise seeds in batch order: the request's own, else engine seed + arrival number.
+        """Noise seeds in batch order: the request's own, else engine seed + arrival number, far apart for each replica.
 
         A seed is kept on the request's state, which lives as long as the request. Its id may come again at once.
         """
+        first = self.model_config.seed + self.parallel_config.data_parallel_index * _REPLICA_SEEDS
         for request in self.requests.values():
             if not hasattr(request, "noise_seed"):
                 seed = request.sampling_params.seed
-                request.noise_seed = noise_key(self.model_config.seed + self.arrivals if seed is None else seed)
+                request.noise_seed = noise_key(first + self.arrivals if seed is None else seed)
                 self.arrivals += 1
         return tuple(self.requests[request_id].noise_seed for request_id in self.input_batch.req_ids)
 

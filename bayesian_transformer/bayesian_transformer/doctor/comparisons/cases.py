@@ -84,7 +84,7 @@ def noise_cases() -> Iterator[tuple[str, NoiseCase]]:
 
 @dataclass(frozen=True)
 class MergeCase:
-    """The arguments of `merge_own_token` but the last."""
+    """The arguments of `merge_own_token` but the output."""
 
     query: Tensor  # [noisy_samples, B, KV heads, G, D]
     key: Tensor  # [noisy_samples, B, KV heads, D]
@@ -93,6 +93,7 @@ class MergeCase:
     prefix_lse: Tensor  # float32 [noisy_samples, B, KV heads, G], garbage where there is no prefix
     lengths: Tensor  # int32 [B]
     scale: float
+    soft_cap: float
 
     def arguments(self, device: str) -> tuple[Any, ...]:
         """All of them in order, the tensors on a device."""
@@ -106,7 +107,11 @@ def merge_cases() -> Iterator[tuple[str, MergeCase]]:
     lengths = torch.tensor([9, 0, 1, 0, 0], dtype=torch.int32)
     garbage = torch.tensor([0.0, torch.inf, 0.0, -torch.inf, torch.nan])
     for dtype in DTYPES:
-        for kv_heads, group, size, scale in ((2, 4, 64, 0.125), (1, 3, 24, 20.0)):
+        for kv_heads, group, size, scale, soft_cap in (
+            (2, 4, 64, 0.125, 0.0),
+            (1, 3, 24, 20.0, 0.0),
+            (1, 3, 24, 2.0, 5.0),
+        ):
             shape = (NOISY_SAMPLES, len(lengths), kv_heads, group, size)
             query, prefix_out = torch.randn(2, *shape, generator=generator).to(dtype)
             key, value = torch.randn(2, *shape[:3], size, generator=generator).to(dtype)
@@ -114,5 +119,5 @@ def merge_cases() -> Iterator[tuple[str, MergeCase]]:
             empty = (lengths == 0)[:, None, None]
             lse = torch.where(empty, garbage[:, None, None], lse)
             prefix_out = torch.where(empty[..., None], garbage[:, None, None, None].to(dtype), prefix_out)
-            case = MergeCase(query, key, value, prefix_out, lse, lengths, scale)
-            yield f"{short(dtype)}, heads of {size}", case
+            case = MergeCase(query, key, value, prefix_out, lse, lengths, scale, soft_cap)
+            yield f"{short(dtype)}, heads of {size}, soft cap {soft_cap}", case

@@ -5,6 +5,7 @@ float64 on the CPU. Never yet run on a GPU: the calls of FlashAttention, the cap
 the rest on the CPU, with a stand-in for FlashAttention.
 """
 
+import itertools
 import os
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ _BLOCK, _BLOCKS = 16, 256  # tokens of a block of the cache, blocks of the cache
 _RANK, _SIGMA, _VOCABULARY, _LAYER = 8, 0.3, 5_003, 1
 # Current token included; 0 is a request that only pads the batch. Long prefixes are split among processors.
 _LENGTHS = ([1, 100, _BLOCK * _BLOCKS], [4_001, 0, 2])
+_LIMITS = ((0, 0.0), (2, 0.0), (1_000, 0.0), (0, 20.0), (1_000, 20.0))  # window and soft cap of a layer; 0: none
 _SPLITS = 32  # as vLLM gives FlashAttention 3 under capture; eagerly, the choice is the kernel's
 _PEAKED = 3.0  # factor of the queries: an even mean of thousands of values would be lost in the tolerance
 _TOLERANCES = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 0.03}
@@ -84,7 +86,7 @@ class DecodeStep:
     def __init__(self, version: int, dtype: torch.dtype, head_size: int, device: str, kind: str = "right") -> None:
         rows, width = NOISY_SAMPLES * _REQUESTS, (_HEADS + 2 * _KV_HEADS) * head_size
         self.version, self.dtype, self.head_size, self.kind = version, dtype, head_size, kind
-        self.splits = 0
+        self.splits, self.window, self.soft_cap = 0, 0, 0.0
         self.sizes = (_HEADS * head_size, _KV_HEADS * head_size)
         self.generator = torch.Generator().manual_seed(0)
         with torch.device(device):
@@ -142,7 +144,8 @@ class DecodeStep:
 
         layer: Any = GpuParticleAttention()
         layer.num_kv_heads, layer.head_size, layer.scale = _KV_HEADS, self.head_size, self.head_size**-0.5
-        layer.vllm_flash_attn_version = self.version
+        layer.vllm_flash_attn_version, layer.logits_soft_cap = self.version, self.soft_cap
+        layer.sliding_window = (self.window - 1, 0) if self.window else (-1, -1)
         layer.particles = SimpleNamespace(num_tokens=0, noisy_samples=NOISY_SAMPLES)
         metadata = SimpleNamespace(
             seq_lens=self.seq_lens,
@@ -167,10 +170,11 @@ class DecodeStep:
             blocks = cache[table[request, : -(-length // _BLOCK)]].double()
             stored = blocks.transpose(1, 2).flatten(0, 1)[:length].split(self.head_size, dim=-1)
             keys, values = (
-                torch.cat([part, own[row : row + 1]]).repeat_interleave(_GROUP, dim=1)
+                torch.cat([part, own[row : row + 1]])[-self.window :].repeat_interleave(_GROUP, dim=1)
                 for part, own in zip(stored, (key, value), strict=True)
             )
             scores = torch.einsum("hd,thd->ht", query[row], keys) * self.head_size**-0.5
+            scores = self.soft_cap * (scores / self.soft_cap).tanh() if self.soft_cap else scores
             outputs.append(torch.einsum("ht,thd->hd", scores.softmax(-1), values))
         return torch.stack(outputs)
 
@@ -188,10 +192,11 @@ class DecodeStep:
 
 
 def compare_attention(differences: Differences, version: int, dtype: torch.dtype, head_size: int, device: str) -> None:
-    """Attention without noise, for prefixes of every kind."""
+    """Attention without noise, for prefixes of every kind, with and without windows and soft caps."""
     step = DecodeStep(version, dtype, head_size, device)
-    for lengths in _LENGTHS:
-        name = announce(f"attention ({short(dtype)}, heads of {head_size})")
+    for lengths, (step.window, step.soft_cap) in itertools.product(_LENGTHS, _LIMITS):
+        limits = f"window {step.window}, soft cap {step.soft_cap}"
+        name = announce(f"attention ({short(dtype)}, heads of {head_size}, {limits})")
         step.fill(lengths)
         step.qkv.copy_(step.clean)
         step.output.fill_(torch.nan)

@@ -74,6 +74,6 @@ def compare_merge(differences: Differences, function: Callable[..., None], devic
     for case, merge in merge_cases():
         name = announce(f"merge ({case})")
         got, wanted = torch.full_like(merge.query, torch.nan).to(device), torch.empty(merge.query.shape)
-        function(*merge.arguments(device), got)
-        plainly(*merge.arguments("cpu"), wanted)
+        function(*merge.arguments(device), got, merge.soft_cap)
+        plainly(*merge.arguments("cpu"), wanted, merge.soft_cap)
         differences.compare(name, got, wanted, 1e-4, rounding(merge.query.dtype))

@@ -6,15 +6,20 @@ particle rows of a request attend to that part, read once for all of them, and r
 Last, each row's own k and v join by the exact formula, in float32:
 out = (1 - w) * out_prefix + w * v, with w = 1 / (1 + exp(lse_prefix - scale * q.k)), and w = 1 for an empty prefix.
 
+A layer with a sliding window of W tokens lets a row see W - 1 cached tokens and its own, as it does the ordinary rows.
+Soft-capped scores are c tanh(s / c), in the kernel as in the own score.
+
 FlashAttention 2 splits the keys among processors for a query length of 1 only, so there a request's weight samples are
-extra query heads of a single query row; versions 3 and 4 take them as that many query rows.
+extra query heads of a single query row; versions 3 and 4 take them as that many query rows. Not so with a window: the
+kernel counts it from the place of a query row among the others, and all particle rows stand at one place.
 
 Nothing here reads a value on the host, and shapes depend on the number of requests alone. On the replay of a captured
 graph no Python runs, and a request that only pads the batch (sequence length 0) attends to itself.
 
 Never yet run on a GPU: the calls of FlashAttention (written from the signature and the stock calls in vLLM 0.30 and
-0.32), the capture and replay of a graph, and the compiled merge kernel, which has been compiled for compute capability
-9.0 and run in Triton's interpreter. The tests drive this module on the CPU with a stand-in for FlashAttention.
+0.32), windows and soft caps among them, the capture and replay of a graph, and the compiled merge kernel, which has
+been compiled for compute capability 9.0 and run in Triton's interpreter. The tests drive this module on the CPU with a
+stand-in for FlashAttention.
 """
 
 from dataclasses import dataclass
@@ -90,10 +95,9 @@ class GpuParticleAttention:
         """Fill the particle rows of `output` [P, heads, head size]."""
         impl: Any = self
         noisy_samples, kv_heads = self.particles.noisy_samples, impl.num_kv_heads
-        as_heads = impl.vllm_flash_attn_version == 2
-        plan = getattr(metadata, "particle_plan", None)
-        if plan is None:  # each forward has a metadata object of its own, which its layers share
-            plan = metadata.particle_plan = PrefixPlan.from_metadata(metadata, noisy_samples, as_heads)
+        window = prefix_window(impl.sliding_window)
+        as_heads = impl.vllm_flash_attn_version == 2 or window is not None
+        plan = plan_of(metadata, noisy_samples, as_heads)
         keys, values = cache_views(kv_cache, impl.head_size)
         query, output = (split_rows(t, noisy_samples, kv_heads) for t in (query, output))
         prefix_out, prefix_lse = fa_utils.flash_attn_varlen_func(
@@ -106,6 +110,8 @@ class GpuParticleAttention:
             max_seqlen_k=plan.max_length,
             softmax_scale=impl.scale,
             causal=False,
+            window_size=window,
+            softcap=impl.logits_soft_cap,
             block_table=metadata.block_table,
             return_softmax_lse=True,
             num_splits=plan.num_splits,
@@ -113,7 +119,28 @@ class GpuParticleAttention:
         )
         prefix_out, prefix_lse = unpack_result(prefix_out, prefix_lse, query.shape, as_heads)
         key, value = (t.unflatten(0, (noisy_samples, -1)) for t in (key, value))
-        merge_own_token(query, key, value, prefix_out, prefix_lse, plan.lengths, impl.scale, output)
+        soft_cap = impl.logits_soft_cap
+        merge_own_token(query, key, value, prefix_out, prefix_lse, plan.lengths, impl.scale, output, soft_cap)
+
+
+def plan_of(metadata: Any, noisy_samples: int, as_heads: bool) -> PrefixPlan:
+    """The plan of a forward, made once: it has metadata of its own, shared by layers with a window and without."""
+    plans = vars(metadata).setdefault("particle_plans", {})
+    if as_heads not in plans:
+        plans[as_heads] = PrefixPlan.from_metadata(metadata, noisy_samples, as_heads)
+    plan: PrefixPlan = plans[as_heads]
+    return plan
+
+
+def prefix_window(window: tuple[int, int]) -> list[int] | None:
+    """What of a prefix a single query row sees, as the kernel is told: how many tokens before and after its last one.
+
+    window: vLLM's for the ordinary rows, how many tokens a row sees before its own, -1 for all, and after it. The
+    row's own token is not in its prefix, so the last one there already is one of those before it. One at least is
+    before it: a window of the own token alone is refused, as -1 would let the kernel see all.
+    """
+    earlier = window[0]
+    return None if earlier < 0 else [earlier - 1, 0]
 
 
 def cache_views(kv_cache: Tensor, head_size: int) -> tuple[Tensor, Tensor]:

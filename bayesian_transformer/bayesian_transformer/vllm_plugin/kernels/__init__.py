@@ -112,12 +112,13 @@ def merge_own_token(
     lengths: Tensor,
     scale: float,
     output: Tensor,
+    soft_cap: float = 0.0,
 ) -> None:
     """`plain.merge_own_token` by the best means at hand."""
     merge = plain.merge_own_token
     if _use_triton(query):
         from .triton_merge import merge
-    merge(query, key, value, prefix_out, prefix_lse, lengths, scale, output)
+    merge(query, key, value, prefix_out, prefix_lse, lengths, scale, output, soft_cap)
 
 
 def token_uncertainty(logits: Tensor, token_ids: Tensor | None = None) -> TokenUncertainty:

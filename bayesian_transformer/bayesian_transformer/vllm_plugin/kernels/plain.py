@@ -117,6 +117,7 @@ def merge_own_token(
     lengths: Tensor,
     scale: float,
     output: Tensor,
+    soft_cap: float = 0.0,
 ) -> None:
     """Add each row's own token to its attention over the prefix, in float32.
 
@@ -127,8 +128,10 @@ def merge_own_token(
         lengths: int [B]; where it is 0, `prefix_out` and `prefix_lse` may hold anything, NaN included.
         scale: factor of the scores.
         output: [noisy_samples, B, KV heads, G, D], written.
+        soft_cap: as in `attend`, of the own score; `prefix_lse` is that of capped scores.
     """
     own_score = scale * (query.float() * key.float().unsqueeze(-2)).sum(-1)
+    own_score = soft_cap * (own_score / soft_cap).tanh() if soft_cap else own_score
     value = value.float().unsqueeze(-2)
     difference = (prefix_lse.float() - own_score).unsqueeze(-1)
     merged = difference.sigmoid() * prefix_out.float() + (-difference).sigmoid() * value

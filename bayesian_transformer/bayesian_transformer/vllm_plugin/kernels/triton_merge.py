@@ -14,6 +14,7 @@ def merge(
     lengths: Tensor,
     scale: float,
     output: Tensor,
+    soft_cap: float = 0.0,
 ) -> None:
     """Add each row's own token to its attention over the prefix; arguments as in `merge_own_token`.
 
@@ -46,6 +47,7 @@ def merge(
             output_row=output.stride(1),
             scale=scale,
             requests=requests,
+            SOFT_CAP=soft_cap,
             GROUP=group,
             GROUP_SLOTS=triton.next_power_of_2(group),
             HEAD_SIZE=head_size,
@@ -98,6 +100,7 @@ def _merge(
     output_row: tl.tensor,
     scale: tl.tensor,
     requests: tl.tensor,
+    SOFT_CAP: tl.constexpr,
     GROUP: tl.constexpr,
     GROUP_SLOTS: tl.constexpr,
     HEAD_SIZE: tl.constexpr,
@@ -115,8 +118,7 @@ def _merge(
     q = tl.load(query + row * query_row + first + group, inside, 0.0)
     k = tl.load(key + row * key_row + head * HEAD_SIZE + d, in_head, 0.0)
     v = tl.load(value + row * value_row + head * HEAD_SIZE + d, in_head, 0.0).to(tl.float32)
-    own_score = scale * tl.sum(q.to(tl.float32) * k.to(tl.float32)[None, :], axis=1)
-
+    own_score = _soft_capped(scale * tl.sum(q.to(tl.float32) * k.to(tl.float32)[None, :], axis=1), SOFT_CAP)
     # What the attention kernel leaves behind for an empty prefix is not read.
     present = g < tl.where(tl.load(lengths + request) > 0, GROUP, 0)
     place = lse + sample * lse_sample + request * lse_request + head * lse_head + g * lse_member
@@ -127,3 +129,11 @@ def _merge(
     prefix_weight, own_weight = 1.0 / (1.0 + tl.exp(-difference)), 1.0 / (1.0 + tl.exp(difference))
     merged = prefix_weight[:, None] * prefix_out.to(tl.float32) + own_weight[:, None] * v[None, :]
     tl.store(output + row * output_row + first + group, merged, inside)
+
+
+@triton.jit
+def _soft_capped(score: tl.tensor, SOFT_CAP: tl.constexpr) -> tl.tensor:
+    """SOFT_CAP * tanh(score / SOFT_CAP); 0 leaves the score as it is."""
+    if SOFT_CAP != 0.0:
+        score = SOFT_CAP * (1.0 - 2.0 / (1.0 + tl.exp(score * (2.0 / SOFT_CAP))))
+    return score
