@@ -11,6 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from bayesian_transformer.noise import noise_key, philox4x32, site_index, standard_normal
+from bayesian_transformer.noise_config import QKV
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -103,5 +104,5 @@ def test_noise_key_keeps_the_low_64_bits(seed: int) -> None:
 
 
 def test_sites_are_distinct() -> None:
-    sites = [site_index(layer, projection) for layer in range(80) for projection in range(2)]
+    sites = [site_index(layer, projection) for layer in range(80) for projection in QKV]
     assert len(set(sites)) == len(sites)
