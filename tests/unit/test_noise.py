@@ -103,6 +103,8 @@ def test_noise_key_keeps_the_low_64_bits(seed: int) -> None:
     assert (key - seed) % 2**64 == 0
 
 
-def test_sites_are_distinct() -> None:
+def test_sites_are_distinct_and_keep_their_numbers() -> None:
     sites = [site_index(layer, projection) for layer in range(80) for projection in QKV]
     assert len(set(sites)) == len(sites)
+    assert sites[:6] == [0, 1_073_741_824, 1, 2, 1_073_741_825, 3]
+    assert max(sites) < 2**32

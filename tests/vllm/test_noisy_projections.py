@@ -1,0 +1,58 @@
+"""Noise on other projections than q and v in vLLM: the numbers of transformers and of scoring, converted or not."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from bayesian_transformer import tfb
+from bayesian_transformer.conversion import convert_checkpoint
+from bayesian_transformer.noise_config import QKV
+from bayesian_transformer.scoring import score
+from tests.helpers.tiny_families import save_family
+from tests.helpers.vllm_engines import engine
+from tests.vllm.test_families import EPISTEMIC, OPTIONS, SEEDS, decode, generate, largest_difference, prompts
+
+pytest.importorskip("vllm")
+pytestmark = pytest.mark.engine
+
+NOISE: dict[str, Any] = {"num_samples": 4, "bayes_sigma": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("family", "stored", "asked", "kind", "kernel_mode"),
+    [
+        ("qwen3", ("q_proj", "k_proj"), ["q_proj", "k_proj"], "right", "auto"),  # norms of q and k
+        ("qwen2", QKV, ["k_proj"], "right", "plain"),  # biases; some of the bases that are stored
+        ("phi3", QKV, ["v_proj", "q_proj", "k_proj"], "left", "auto"),  # one fused projection; another order
+    ],
+)
+def test_all_engines_agree_on_every_token(
+    family: str,
+    stored: tuple[str, ...],
+    asked: list[str],
+    kind: str,
+    kernel_mode: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
+    is_qwen2 = family == "qwen2"
+    base = request.getfixturevalue("tiny_qwen2_path") if is_qwen2 else save_family(family, tmp_path / "base")
+    converted = convert_checkpoint(base, tmp_path / "tfb", bayes_noise=kind, bayes_projections=stored)
+    noise = {**NOISE, "bayes_projections": asked}
+    options = {**OPTIONS, "kernel_mode": kernel_mode, "in_process": True}
+    with engine(converted, hf_overrides=noise, **options) as llm:
+        decoded = decode(llm)
+    with engine(base, hf_overrides=tfb(**noise, bayes_noise=kind), **options) as llm:
+        for (tokens, numbers), (plain_tokens, plain_numbers) in zip(decoded, decode(llm), strict=True):
+            assert plain_tokens == tokens
+            assert np.array_equal(plain_numbers, numbers)
+    model = AutoModelForCausalLM.from_pretrained(converted, dtype=torch.float32, **noise).eval()
+    for (tokens, numbers), other, prompt, seed in zip(decoded, generate(model), prompts(), SEEDS, strict=True):
+        assert numbers[:, EPISTEMIC].min() > 0
+        scored = score(model, prompt, tokens, seed=seed).stack().double().numpy()
+        assert other[0] == tokens
+        assert max(largest_difference(each, numbers) for each in (other[1], scored)) <= 1
