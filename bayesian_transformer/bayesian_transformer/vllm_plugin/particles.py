@@ -100,6 +100,7 @@ class QKVNoise(nn.Module):
         super().__init__()
         self.layer = layer
         self.particles = particles
+        self.sites = particles.sites[layer]  # int64 [N]
         q, kv = qkv_proj.num_heads * qkv_proj.head_size, qkv_proj.num_kv_heads * qkv_proj.head_size
         # First global output of this rank's share; KV heads are replicated when there are more ranks than heads.
         rank = get_tensor_model_parallel_rank()
@@ -148,7 +149,7 @@ class QKVNoise(nn.Module):
         else:
             inner = (x.float() @ self.basis_vectors.float()).unflatten(-1, (len(self.parts), -1))
             scale = sigma * torch.linalg.vector_norm(inner, dim=-1)  # [P, N]
-            functions.add_left_noise(qkv, scale, *particles.counters, particles.sites[self.layer], self.parts)
+            functions.add_left_noise(qkv, scale, *particles.counters, self.sites, self.parts)
 
 
 def _add_qkv_noise(qkv: Tensor, x: Tensor, layer_name: str) -> None:

@@ -5,6 +5,7 @@ take some thirty per layer. The sources (cpp/) need no headers but the compiler'
 per machine, when an engine starts. Where that fails the plain torch formulas compute the same numbers.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -186,19 +187,25 @@ def add_left_noise(
     )
 
 
+@functools.cache
+def _arrays(parts: tuple[Part, ...]) -> list[Any]:
+    """Where the parts begin, their sizes and where their noise starts, as the shape holds them."""
+    return [OfProjections(*values) for values in zip(*parts, strict=True)]
+
+
 def _noise_shape(qkv: Tensor, requests: int, parts: Sequence[Part], **more: int) -> NoiseShape:
     """The shape; `more` is what right noise has only: `hidden` and `x_stride`."""
     rows, width = qkv.shape
-    begins, sizes, starts = zip(*parts, strict=True)
+    begins, sizes, starts = _arrays(tuple(parts))
     return NoiseShape(
         requests=requests,
         noisy_samples=rows // requests,
         width=width,
         qkv_stride=qkv.stride(0),
         projections=len(parts),
-        begins=OfProjections(*begins),
-        sizes=OfProjections(*sizes),
-        starts=OfProjections(*starts),
+        begins=begins,
+        sizes=sizes,
+        starts=starts,
         **more,
     )
 

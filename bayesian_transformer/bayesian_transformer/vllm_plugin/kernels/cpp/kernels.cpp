@@ -41,14 +41,16 @@ FUNCTION(particle_attention, const AttentionShape* shape, Dtype dtype, const voi
 FUNCTION(draw_noise, const int64_t* seeds, const int64_t* positions, const int64_t* sites, int64_t layers,
          int64_t noisy_samples, int64_t requests, int64_t projections, int64_t width, float* z, int threads) {
 #pragma omp parallel for num_threads(threads)
-    for (int64_t i = 0; i < layers * noisy_samples * requests * projections; i++) {
-        int64_t projection = i % projections, row = i / projections % (noisy_samples * requests);
-        int64_t layer = i / projections / (noisy_samples * requests), request = row % requests;
-        uint32_t site = uint32_t(sites[layer * projections + projection]);
-        for (int64_t start = 0; start < width; start += 4) {
-            Normals normals = draw(seeds[request], positions[request], site, uint32_t(row / requests + 1),
-                                   uint32_t(start / 4));
-            for (int64_t j = start; j < start + 4 && j < width; j++) z[i * width + j] = normals.z[j - start];
+    for (int64_t i = 0; i < layers * noisy_samples * requests; i++) {
+        int64_t layer = i / (noisy_samples * requests), row = i % (noisy_samples * requests), request = row % requests;
+        uint32_t sample = uint32_t(row / requests + 1);
+        for (int64_t projection = 0; projection < projections; projection++) {
+            uint32_t site = uint32_t(sites[layer * projections + projection]);
+            float* to = z + (i * projections + projection) * width;
+            for (int64_t start = 0; start < width; start += 4) {
+                Normals normals = draw(seeds[request], positions[request], site, sample, uint32_t(start / 4));
+                for (int64_t j = start; j < start + 4 && j < width; j++) to[j] = normals.z[j - start];
+            }
         }
     }
 }
