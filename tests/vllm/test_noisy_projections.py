@@ -52,7 +52,9 @@ def test_all_engines_agree_on_every_token(
             assert np.array_equal(plain_numbers, numbers)
     model = AutoModelForCausalLM.from_pretrained(converted, dtype=torch.float32, **noise).eval()
     for (tokens, numbers), other, prompt, seed in zip(decoded, generate(model), prompts(), SEEDS, strict=True):
-        assert numbers[:, EPISTEMIC].min() > 0
+        alone = int(len(prompt) == 1 and "v_proj" not in asked)  # a row that sees its own key only, whatever that is
+        assert numbers[alone:, EPISTEMIC].min() > 1e-5
+        assert not alone or abs(numbers[0, EPISTEMIC]) < 1e-6
         scored = score(model, prompt, tokens, seed=seed).stack().double().numpy()
         assert other[0] == tokens
         assert max(largest_difference(each, numbers) for each in (other[1], scored)) <= 1
