@@ -53,18 +53,18 @@ def site_of(layer: int, projection: str) -> int:
 
 
 def with_written_weights(
-    module: nn.Module, noisy: list[tuple[slice, Tensor, int]], position: int, sample: int, kind: str
+    module: Any, noisy: list[tuple[slice, Tensor, int]], position: int, sample: int, kind: str
 ) -> Any:
     """Let a linear layer use W' for its noisy rows; each comes with its basis and its site."""
 
-    def hook(layer: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+    def hook(layer: Any, args: tuple[Tensor], output: Tensor) -> Tensor:
         x = args[0][0, -1]
         changed = layer.weight.clone()
         for rows, basis, site in noisy:
             outputs = changed[rows].shape[0]
             width = basis.shape[1] if kind == "right" else outputs
-            counters = (torch.tensor(value) for value in (SEED - 2**64, position, site, sample))
-            z = standard_normal(*counters, width).double()
+            counters = torch.tensor([SEED - 2**64, position, site, sample])
+            z = standard_normal(counters[0], counters[1], counters[2], counters[3], width).double()
             if kind == "right":
                 difference = SIGMA * torch.outer(basis @ z, x) / x.norm()
             else:
