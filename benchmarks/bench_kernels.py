@@ -15,9 +15,11 @@ import click
 import torch
 from torch import Tensor
 
-from bayesian_transformer.noise import standard_normal
+from bayesian_transformer.noise import site_index, standard_normal
+from bayesian_transformer.noise_config import PROJECTIONS
 from bayesian_transformer.uncertainty import token_uncertainty
 from bayesian_transformer.vllm_plugin.kernels import HAS_TRITON
+from bayesian_transformer.vllm_plugin.kernels.plain import Part
 
 BATCHES = (1, 16, 64, 256)
 LAYERS, RANK, HIDDEN, Q_SIZE, KV_SIZE = 32, 8, 4096, 4096, 1024  # of Llama-3.1-8B
@@ -63,17 +65,18 @@ def right_noise(batch: int, num_samples: int) -> dict[str, float]:
     z = torch.empty(LAYERS, rows, 2, RANK, device="cuda")
     qkv, x = (torch.randn(rows, size, device="cuda").bfloat16() for size in (width, HIDDEN))
     basis = torch.randn(2 * RANK, width, device="cuda").bfloat16()
-    sites = torch.arange(2 * LAYERS, device="cuda").view(LAYERS, 1, 2)
+    numbers = [[site_index(layer, projection) for projection in PROJECTIONS] for layer in range(LAYERS)]
+    sites, parts = torch.tensor(numbers, device="cuda"), (Part(0, Q_SIZE), Part(Q_SIZE + KV_SIZE, KV_SIZE))
     sample = torch.arange(1, num_samples, device="cuda").repeat_interleave(batch)[:, None]
 
     def fused() -> None:
-        draw_noise(z, seeds, seeds)
+        draw_noise(z, seeds, seeds, sites)
         for layer in range(LAYERS):
-            add_right_noise(qkv, x, basis, z[layer], SIGMA, (Q_SIZE, KV_SIZE))
+            add_right_noise(qkv, x, basis, z[layer], SIGMA, parts)
 
     def plain() -> None:
         seed = seeds.repeat(num_samples - 1)[:, None]
-        noise: Tensor = standard_normal(seed, seed, sites, sample, RANK).flatten(-2)
+        noise: Tensor = standard_normal(seed, seed, sites[:, None], sample, RANK).flatten(-2)
         for layer in range(LAYERS):
             scale = SIGMA * torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
             qkv.addmm_((noise[layer] * scale).to(qkv.dtype), basis)

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -26,6 +27,7 @@ from transformers import (
 
 from bayesian_transformer.conversion import convert_checkpoint
 from bayesian_transformer.embedded import base_model, tfb_model
+from bayesian_transformer.noise_config import PROJECTIONS
 
 # Each test process keeps to its own share of the cores: two engines would otherwise bind their threads to the same one.
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
@@ -112,14 +114,20 @@ def tiny_qwen2_path(tmp_path_factory: pytest.TempPathFactory, smollm2_path: Path
 
 @pytest.fixture(scope="session")
 def make_tfb(tmp_path_factory: pytest.TempPathFactory) -> MakeTFB:
-    """Function (base path, bayes_noise="right", rank=8) -> TFB checkpoint; each is converted once per session."""
-    made: dict[tuple[Path, str, int], Path] = {}
+    """Function (base path, bayes_noise="right", rank=8, bayes_projections=PROJECTIONS) -> TFB checkpoint.
 
-    def make(base: Path, bayes_noise: str = "right", rank: int = 8) -> Path:
-        key = (base, bayes_noise, rank)
+    Each is converted once per session.
+    """
+    made: dict[tuple[Path, str, int, tuple[str, ...]], Path] = {}
+
+    def make(
+        base: Path, bayes_noise: str = "right", rank: int = 8, bayes_projections: tuple[str, ...] = PROJECTIONS
+    ) -> Path:
+        key = (base, bayes_noise, rank, bayes_projections)
         if key not in made:
             output = tmp_path_factory.mktemp("tfb") / f"TFB-{base.name}"
-            made[key] = convert_checkpoint(base, output, rank=rank, bayes_noise=bayes_noise)
+            keys: dict[str, Any] = {"bayes_noise": bayes_noise, "bayes_projections": bayes_projections}
+            made[key] = convert_checkpoint(base, output, rank=rank, **keys)
         return made[key]
 
     return make

@@ -28,7 +28,7 @@ from .files import atomic_path, dumps, write_json
 from .graded import GradedFolder, read_graded, read_graded_samples, record_scores, stored_settings
 from .grading import Grader, Verdict
 from .metrics import stratified_auroc
-from .results import PARTS, RESPONSES, SETTINGS_FILE, greedy_records
+from .results import PARTS, RESPONSES, SETTINGS_FILE, completed, greedy_records
 from .sampled import read_outputs, scores_of
 from .scores import SCORE_BY_NAME, SCORES
 
@@ -49,7 +49,7 @@ class Graded:
 
 def made_with(settings: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     """What of SOURCE is known: the settings of a run, and what the record itself says, also without them."""
-    stored = {key: settings[key] for key in SOURCE if key in settings}
+    stored = {key: value for key, value in completed(settings).items() if key in SOURCE}
     return {**stored, **{key: record[key] for key in _OF_RECORD if key in record}}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from . import __version__
+from .noise_config import check_projections
 from .printable import one_line, printable
 
 # Each subcommand: the module and the name of its click command, and its line in the help.
@@ -60,6 +61,22 @@ class FiniteRange(click.FloatRange):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
+
+class Projections(click.ParamType):
+    """The projections that carry noise, with commas between them."""
+
+    name = "projections"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        names = tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+        try:
+            check_projections(names)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return names
+
+
+PROJECTIONS_HELP = "Which of q_proj, k_proj and v_proj carry noise, as q_proj,v_proj."
 
 SHARE = FiniteRange(0, 1, min_open=True, max_open=True)
 

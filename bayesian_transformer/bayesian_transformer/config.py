@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from .architectures import ARCHITECTURES, Architecture
-from .noise_config import DEFAULT_RANK, NOISE_KINDS, NoiseConfig, check_kind
+from .noise_config import DEFAULT_RANK, NOISE_KINDS, PROJECTIONS, NoiseConfig, check_kind
 
 __all__ = [
     "ARCHITECTURES",
@@ -76,9 +76,17 @@ class NoiseKeys:
 class TFBKeys(NoiseKeys):
     """The TFB keys of config.json, for mixing into the config class of a model family."""
 
+    bayes_projections: Any = PROJECTIONS
     lowrank: bool = True
     init_basis_vectors: bool = True
     base_lm_path: str | None = None
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What config.json holds. The default projections are left out, as in files from before there were others."""
+        keys: dict[str, Any] = super().to_diff_dict()  # type: ignore[misc]
+        if keys["bayes_projections"] in (PROJECTIONS, [*PROJECTIONS]):
+            del keys["bayes_projections"]
+        return keys
 
     def save_pretrained(self, save_directory: str | PathLike[str], **kwargs: Any) -> None:
         """Write config.json. `architectures` keeps the published name, whatever class the model in memory has."""

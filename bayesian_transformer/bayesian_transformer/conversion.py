@@ -34,7 +34,7 @@ from .checkpoint import (
 )
 from .files import naming
 from .fitting import check_fit
-from .noise_config import DEFAULT_RANK, NoiseConfig, check_kind
+from .noise_config import DEFAULT_RANK, PROJECTIONS, NoiseConfig
 from .noisy_weights import noisy_weights
 from .printable import one_line
 
@@ -51,6 +51,7 @@ def convert_checkpoint(
     rank: int = DEFAULT_RANK,
     bayes_noise: str = "right",
     overwrite: bool = False,
+    bayes_projections: Sequence[str] = PROJECTIONS,
 ) -> Path:
     """Write the TFB checkpoint of the base model in `model_path` to `output_path` and return that path.
 
@@ -59,24 +60,30 @@ def convert_checkpoint(
         rank: how many singular directions carry noise.
         bayes_noise: direction of the noise, see layers.py.
         overwrite: replace an existing output; otherwise it is an error.
+        bayes_projections: which of q_proj, k_proj and v_proj get basis vectors.
 
     Raises ValueError, in one line that says what to do, for anything in the input that does not fit.
     """
-    check_kind(bayes_noise)
     if rank < 1:
         raise ValueError(f"rank must be at least 1; got {rank}")
+    noise = NoiseConfig().replaced(
+        bayes_noise=bayes_noise, basis_idx=[*range(rank)], bayes_projections=bayes_projections
+    )
     config = read_config(model_path)
     name = check_architecture(model_path, config, architecture)
     tensors = check_fit(model_path, config)
     files = _check_files(model_path, tensors.keys())
     _check_output(model_path, output_path, files, overwrite)
-    noisy = {noisy.tensor for noisy in noisy_weights(config)}  # which are checked when they are read
+    noisy = {
+        noisy.tensor for noisy in noisy_weights(config, noise.bayes_projections)
+    }  # which are checked when they are read
     _check_values(model_path, files, tensors.keys() - noisy)
     with new_directory(output_path) as directory:
         copied = _copy_files(model_path, directory, files)
-        basis = computed_bases(model_path, files, config, range(rank), bayes_noise)
+        basis = computed_bases(model_path, files, config, noise)
         _save_basis(directory, files, copied, basis)
-        _write_json(directory / CONFIG_FILE, config | _tfb_keys(name, rank, bayes_noise, model_path))
+        keys = {key: value for key, value in config.items() if key != "bayes_projections"}  # not always replaced
+        _write_json(directory / CONFIG_FILE, keys | _tfb_keys(name, noise, model_path))
     return output_path
 
 
@@ -174,7 +181,7 @@ def _copy_files(model_path: Path, directory: Path, files: dict[str, str]) -> dic
 
 
 def computed_bases(
-    model_path: Path, files: dict[str, str], config: dict[str, Any], basis_idx: Sequence[int], bayes_noise: str
+    model_path: Path, files: dict[str, str], config: dict[str, Any], noise: NoiseConfig
 ) -> dict[str, Tensor]:
     """Basis vectors of every noisy projection of a base checkpoint by name, reading one weight at a time.
 
@@ -182,10 +189,10 @@ def computed_bases(
         files: as `tensor_files` has them.
     """
     basis = {}
-    for noisy in tqdm(noisy_weights(config), desc="SVD", unit="matrix"):
+    for noisy in tqdm(noisy_weights(config, noise.bayes_projections), desc="SVD", unit="matrix"):
         weight = _read_weight(model_path, files, noisy.tensor)[noisy.rows]
         try:
-            basis[noisy.basis] = cached_basis_vectors(weight, basis_idx, bayes_noise)
+            basis[noisy.basis] = cached_basis_vectors(weight, noise.basis_idx, noise.bayes_noise)
         except ValueError as error:
             raise ValueError(f"{noisy.prefix}.weight: {error}; choose a smaller rank") from error
     return basis
@@ -232,8 +239,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
         path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _tfb_keys(architecture: str, rank: int, bayes_noise: str, model_path: Path) -> dict[str, Any]:
-    noise = NoiseConfig(bayes_noise=bayes_noise, basis_idx=tuple(range(rank)))
+def _tfb_keys(architecture: str, noise: NoiseConfig, model_path: Path) -> dict[str, Any]:
     return {
         "model_type": ARCHITECTURES[architecture].model_type,
         "architectures": [ARCHITECTURES[architecture].vllm_architecture],
@@ -245,5 +251,6 @@ def _tfb_keys(architecture: str, rank: int, bayes_noise: str, model_path: Path) 
         "lowrank": True,
         "init_basis_vectors": True,
         "use_tfb_for_generation": noise.use_tfb_for_generation,
+        **noise.later_settings,
         "base_lm_path": str(model_path.resolve()),
     }

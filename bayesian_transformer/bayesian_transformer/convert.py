@@ -1,12 +1,13 @@
 """The command `tokur convert`, which `convert_to_tfb.py` is too."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .architectures import ARCHITECTURES
-from .command_line import one_line_errors
-from .noise_config import DEFAULT_RANK, NOISE_KINDS
+from .command_line import PROJECTIONS_HELP, Projections, one_line_errors
+from .noise_config import DEFAULT_RANK, NOISE_KINDS, PROJECTIONS
 
 AUTO = "auto"
 
@@ -24,10 +25,17 @@ AUTO = "auto"
 @click.option("--rank", default=DEFAULT_RANK, show_default=True, help="Singular directions that carry noise.")
 @click.option("--bayes-noise", default="right", show_default=True, type=click.Choice(NOISE_KINDS))
 @click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
-def main(model_path: Path, output_path: Path, architecture: str, rank: int, bayes_noise: str, overwrite: bool) -> None:
+@click.option(
+    "--bayes-projections",
+    default=",".join(PROJECTIONS),
+    show_default=True,
+    type=Projections(),
+    help=PROJECTIONS_HELP,
+)
+def main(model_path: Path, output_path: Path, architecture: str, **options: Any) -> None:
     from .conversion import convert_checkpoint  # seconds, which --help does without
 
     with one_line_errors():
         family = None if architecture == AUTO else architecture
-        convert_checkpoint(model_path, output_path, family, rank, bayes_noise, overwrite)
+        convert_checkpoint(model_path, output_path, family, **options)
     click.echo(f"wrote {output_path}")

@@ -84,9 +84,11 @@ def _check_tensor(folder: Path, name: str, tensor: StoredTensor, shape: tuple[in
 
 def _check_basis(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> None:
     noise = NoiseConfig.from_model_config(SimpleNamespace(**config))
-    for noisy in noisy_weights(config):
+    for noisy in noisy_weights(config, noise.bayes_projections):
         if noisy.basis not in tensors:
-            raise ValueError(f"{folder}: tensor {noisy.basis} is missing; convert or download the model again")
+            projections = ",".join(noise.bayes_projections)
+            advice = f" (with --bayes-projections {projections})" if noise.later_settings else ""
+            raise ValueError(f"{folder}: tensor {noisy.basis} is missing; convert or download the model again{advice}")
         outputs, inputs = tensors[noisy.tensor].shape
         side = len(range(outputs)[noisy.rows]) if noise.bayes_noise == "right" else inputs
         _check_tensor(folder, noisy.basis, tensors[noisy.basis], (side, noise.rank))

@@ -10,7 +10,7 @@ import numpy as np
 from .aggregations import DEFAULT_WINDOW, NO_PARTS, Array, Parts
 from .grading import Grader, Verdict
 from .problems import question_id
-from .results import RESPONSES, SETTINGS_FILE, check_same, read_greedy, read_settings
+from .results import RESPONSES, SETTINGS_FILE, check_same, completed, read_greedy, read_settings
 from .sampled import read_sampled
 from .scores import SCORES, record_arrays, response_scores
 from .spans import parts_of
@@ -76,7 +76,7 @@ def read_graded_samples(folder: Path, grader: Grader) -> GradedFolder:
 def stored_settings(folder: Path) -> dict[str, Any]:
     """What the run that wrote a folder of results has stored there; empty if nothing."""
     path = folder / SETTINGS_FILE
-    return read_settings(path) if path.exists() else {}
+    return completed(read_settings(path)) if path.exists() else {}
 
 
 def record_scores(record: Mapping[str, Any], window: int = DEFAULT_WINDOW) -> dict[str, float]:

@@ -3,7 +3,7 @@
 Importing this module imports neither torch nor transformers nor vLLM.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ def tfb(
     rank: int | None = None,
     bayes_noise: str | None = None,
     use_tfb_for_generation: bool | None = None,
+    bayes_projections: Sequence[str] | None = None,
 ) -> TFBOverrides:
     """What makes vLLM run a checkpoint as a TFB model: `LLM("path/to/model", hf_overrides=tfb(num_samples=5))`.
 
@@ -55,6 +56,7 @@ def tfb(
         rank: how many singular directions carry noise; default 8.
         bayes_noise: direction of the noise, right (the default) or left.
         use_tfb_for_generation: sample from the mean of all weight samples; default False.
+        bayes_projections: which of q_proj, k_proj and v_proj carry noise; default q_proj and v_proj.
 
     Raises ValueError, in one line, for a value that cannot be.
     """
@@ -66,6 +68,7 @@ def tfb(
         "basis_idx": None if rank is None else list(range(rank)),
         "bayes_noise": bayes_noise,
         "use_tfb_for_generation": use_tfb_for_generation,
+        "bayes_projections": bayes_projections,
     }
     keys = {key: value for key, value in asked.items() if value is not None}
     NoiseConfig().replaced(**keys)  # which checks them

@@ -33,8 +33,7 @@ from .fitting import check_fit
 from .hf.generation import Seeds, generate_with_uncertainties
 from .hf.noisy_forward import FULL_RANK_KINDS
 from .hf.projections import NoisyProjection, find_projections
-from .noise import PROJECTIONS
-from .noise_config import NOISE_KINDS
+from .noise_config import NOISE_KINDS, PROJECTIONS
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,8 @@ class NoisyModelMixin:
 
     @property
     def noisy_projections(self) -> list[NoisyProjection]:
-        return find_projections(self.causal_lm, getattr(self.config, "target_modules", PROJECTIONS))
+        """The linear layers that carry noise, in model order."""
+        return find_projections(self.causal_lm, self.config.target_modules)
 
     @property
     def num_samples(self) -> int:
@@ -256,7 +256,11 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin
 _WRAPPERS: WeakSet[BayesianForCausalLMModel] = WeakSet()  # all that are alive
 
 
-_OF_BASES = ("bayes_noise", "basis_idx")  # keys of a config that the bases must fit, as arguments too
+_OF_BASES = (
+    "bayes_noise",
+    "basis_idx",
+    "bayes_projections",
+)  # keys of a config that the bases must fit, as arguments too
 
 
 def _check_folder(path: Path, config: object = None, **given: object) -> None:

@@ -13,17 +13,17 @@ import math
 import torch
 from torch import Tensor
 
-PROJECTIONS = ("q_proj", "v_proj")  # a site is one noisy projection of one layer
-
+_SITES = {"q_proj": (0, 2), "v_proj": (1, 2), "k_proj": (1 << 30, 1)}  # of layer 0, and from layer to layer
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
 
-def site_index(layer: int, projection: int) -> int:
-    """Number of the noisy projection `projection` (an index into PROJECTIONS) of decoder layer `layer`."""
-    return len(PROJECTIONS) * layer + projection
+def site_index(layer: int, projection: str) -> int:
+    """Number of the noise site that a projection of a decoder layer is: one of noise_config.QKV."""
+    first, step = _SITES[projection]
+    return first + step * layer
 
 
 def noise_key(seed: int) -> int:

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 DEFAULT_RANK = 8
 MOST_SAMPLES = 1 << 16
 NOISE_KINDS = ("right", "left")  # directions of low-rank noise, see layers.py
+QKV = ("q_proj", "k_proj", "v_proj")  # the projections that can carry noise, in the order in which models hold them
+PROJECTIONS = ("q_proj", "v_proj")  # those that carry it by default
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class NoiseConfig:
     use_tfb_for_generation: bool = (
         False  # sample tokens from the mean of all weight samples, not from the noise-free one
     )
+    bayes_projections: tuple[str, ...] = PROJECTIONS  # those that carry noise, in the order of QKV
     kinds: ClassVar[tuple[str, ...]] = NOISE_KINDS
 
     @classmethod
@@ -29,13 +32,16 @@ class NoiseConfig:
         """Read the keys from a transformers config (or anything with these attributes); ValueError names a bad key."""
         noise = cls(**{name: getattr(config, name, default) for name, default in _defaults().items()})
         noise._validate()
-        return replace(noise, bayes_sigma=float(noise.bayes_sigma), basis_idx=tuple(noise.basis_idx))
+        return replace(
+            noise,
+            bayes_sigma=float(noise.bayes_sigma),
+            basis_idx=tuple(noise.basis_idx),
+            bayes_projections=tuple(name for name in QKV if name in noise.bayes_projections),
+        )
 
     def replaced(self, **changes: Any) -> "NoiseConfig":
         """A validated copy with some keys changed."""
-        noise = replace(self, **changes)
-        noise._validate()
-        return noise
+        return self.from_model_config(replace(self, **changes))
 
     @property
     def effective_samples(self) -> int:
@@ -51,6 +57,12 @@ class NoiseConfig:
     def rank(self) -> int:
         return len(self.basis_idx)
 
+    @property
+    def later_settings(self) -> dict[str, Any]:
+        """The keys that files name only where they are not the default, because older ones do not know them."""
+        projections = [*self.bayes_projections]
+        return {} if self.bayes_projections == PROJECTIONS else {"bayes_projections": projections}
+
     def _validate(self) -> None:
         check_kind(self.bayes_noise, self.kinds)
         sigma, indices = self.bayes_sigma, self.basis_idx
@@ -64,6 +76,7 @@ class NoiseConfig:
             raise ValueError(f"basis_idx must list integers >= 0, at least one; got {indices!r}")
         if len(set(indices)) != len(indices):
             raise ValueError(f"basis_idx must not repeat an index; got {list(indices)!r}")
+        check_projections(self.bayes_projections)
         for key in ("sample", "use_tfb_for_generation"):
             if not isinstance(getattr(self, key), bool):
                 raise ValueError(f"{key} must be true or false; got {getattr(self, key)!r}")
@@ -82,3 +95,11 @@ def check_kind(kind: str, kinds: Sequence[str] = NOISE_KINDS) -> str:
     if kind not in kinds:
         raise ValueError(f"bayes_noise must be one of {', '.join(kinds)}; got {kind!r}")
     return kind
+
+
+def check_projections(projections: Any) -> None:
+    """ValueError unless `projections` lists some of QKV, each once, in any order."""
+    if not isinstance(projections, list | tuple) or not projections or any(p not in QKV for p in projections):
+        raise ValueError(f"bayes_projections must list some of {', '.join(QKV)}; got {projections!r}")
+    if len(set(projections)) != len(projections):
+        raise ValueError(f"bayes_projections must not repeat a projection; got {list(projections)!r}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import iter_jsonl, read_document, shortened
+from .noise_config import PROJECTIONS
 from .problems import question_id
 from .quantities import FIELDS
 
@@ -41,6 +42,7 @@ _WHOLE_FOLDER = re.compile(r"[^/]_results_vllm_pg/([^/]+)/seed([0-9]+)(?:/p([0-9
 SETTINGS = (
     "schema_version", "model", "weights_digest", "dataset", "prompt_digest", "seed", "num_samples", "bayes_sigma",
     "bayes_noise", "rank", "use_tfb_for_generation", "temperature", "max_tokens", "engine_args",
+    "bayes_projections",  # stored where it is not the default, see `completed`
 )  # fmt: skip
 OF_GREEDY_RECORD = ("seed", "num_samples", "bayes_sigma", "model", "schema_version")
 
@@ -190,9 +192,20 @@ def read_settings(path: Path) -> dict[str, Any]:
     return read_document(path, "move it away")
 
 
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the projections that carried the noise.
+
+    They are stored only where they are not the default, as older results do not name them. Where nothing is said of the
+    noise at all, nothing is added.
+    """
+    projections = {"bayes_projections": [*PROJECTIONS]} if "bayes_noise" in settings else {}
+    return {**settings, **{key: value for key, value in projections.items() if key not in settings}}
+
+
 def check_same(where: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """ValueError, naming the first key that differs or is absent, unless `found` has all of `wanted`."""
-    for key, value in wanted.items():
+    found = completed(found)
+    for key, value in completed(wanted).items():
         if key not in found or found[key] != value:
             made = f"made with {key} {shortened(found[key])}" if key in found else f"does not say its {key}"
             raise ValueError(

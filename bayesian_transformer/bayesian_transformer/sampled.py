@@ -15,7 +15,7 @@ import numpy as np
 
 from .aggregations import Array, Response
 from .files import read_document, shortened
-from .results import SETTINGS
+from .results import SETTINGS, completed
 from .scores import Score, oriented
 
 
@@ -59,7 +59,7 @@ def read_sampled(path: Path, gold: Mapping[str, str]) -> Sampled:
         if output.get("text") is not None and not isinstance(output["text"], str):
             raise ValueError(f"{path}: outputs[{index}].text is not a text; generate the file again")
     made_with = {key: record[key] for key in SETTINGS if key in record}
-    return Sampled(path, str(answer), outputs, made_with)
+    return Sampled(path, str(answer), outputs, completed(made_with))
 
 
 def read_outputs(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -13,17 +13,17 @@ counts among the former and gets no output line; a dtype that overflows makes su
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
 
-from .command_line import one_line_errors, say
+from .command_line import PROJECTIONS_HELP, Projections, one_line_errors, say
 from .encoding import CHUNK_ROWS, ScoringRequest
 from .files import append_jsonl, drop_torn_line, dumps, naming, numbered_lines, parse_object, shortened
-from .noise_config import NoiseConfig
+from .noise_config import PROJECTIONS, NoiseConfig
 from .printable import printable
 from .quantities import FIELDS, without_value
 
@@ -36,7 +36,7 @@ SCHEMA_VERSION = 1
 # What an output line adds to its input, which may bring only its seed.
 _ADDED = frozenset(
     ("line", "token_ids", "tokens", *FIELDS, "num_samples", "bayes_sigma", "model", "dtype", "schema_version")
-)
+) | {"bayes_projections"}  # where they are not the default
 
 
 class BadLine(ValueError):
@@ -131,11 +131,13 @@ class Scoring:
             "bayes_sigma": noise.bayes_sigma,
             "model": whole_path(model),
             "dtype": dtype,
+            **noise.later_settings,
         }
+        wanted = {**self.settings, "bayes_projections": [*noise.bayes_projections]}
         self.done = read_scores(output, lines) if output.exists() else {}
         for number, row in self.done.items():
-            known = {**row, "model": whole_path(row.get("model"))}
-            changed = {key: known.get(key) for key, value in self.settings.items() if known.get(key) != value}
+            known = {"bayes_projections": [*PROJECTIONS], **row, "model": whole_path(row.get("model"))}
+            changed = {key: known.get(key) for key, value in wanted.items() if known.get(key) != value}
             if changed:
                 raise ValueError(
                     f"{output}: line {number} was scored with {shortened(changed)}; choose another --output"
@@ -192,6 +194,7 @@ class Scoring:
 @click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--num-samples", type=int, help="Weight samples S; default: the model's.")
 @click.option("--sigma", type=float, help="Noise scale; default: the model's.")
+@click.option("--bayes-projections", type=Projections(), help=f"{PROJECTIONS_HELP}  [default: the model's]")
 @click.option("--seed", default=0, show_default=True, help="Noise seed of lines without a seed of their own.")
 @click.option("--batch-size", default=4, show_default=True, type=click.IntRange(1), help="Texts scored together.")
 @click.option("--chunk-rows", default=CHUNK_ROWS, show_default=True, type=click.IntRange(1), help="Bounds the memory.")
@@ -208,7 +211,14 @@ def main(source: Path, output: Path, **options: Any) -> None:
 
 
 def score_file(
-    source: Path, output: Path, model_path: str, dtype: str, device: str | None, seed: int, **settings: Any
+    source: Path,
+    output: Path,
+    model_path: str,
+    dtype: str,
+    device: str | None,
+    seed: int,
+    bayes_projections: Sequence[str] | None = None,
+    **settings: Any,
 ) -> Scoring:
     """Score what is not scored yet; `settings` are those of `score_texts`."""
     import torch  # here, because it takes seconds that --help need not wait
@@ -217,7 +227,8 @@ def score_file(
     from .scoring import noise_settings, score_texts
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, tokenizer = load_model(model_path, dtype, device), load_tokenizer(model_path, "--model-path")
+    model = load_model(model_path, dtype, device, bayes_projections)
+    tokenizer = load_tokenizer(model_path, "--model-path")
     try:
         noise = noise_settings(model, settings["num_samples"], settings["sigma"])
         scoring = Scoring(read_lines(source), output, noise, seed, model=model_path, dtype=dtype)

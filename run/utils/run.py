@@ -83,7 +83,7 @@ class Run:
         self.fail(label, error)
 
     def settings(self, temperature: float) -> dict[str, Any]:
-        """Everything that decides the numbers of this run, to be stored with them: the keys of SETTINGS."""
+        """Everything that decides the numbers of this run, to be stored with them: keys of SETTINGS."""
         noise = self.model.noise
         overrides = {k: v for k, v in self.options.hf_overrides.items() if k not in asdict(noise)}
         args = {key: self.options.engine_args[key] for key in _RESULT_ARGS if key in self.options.engine_args}
@@ -101,8 +101,9 @@ class Run:
             "max_tokens": self.options.max_tokens,
             "engine_args": args | ({"hf_overrides": overrides} if overrides else {}),
             **self.digests,
+            **noise.later_settings,
         }
-        return {key: values[key] for key in SETTINGS}
+        return {key: values[key] for key in SETTINGS if key in values}
 
     @contextmanager
     def engine_output(self) -> Iterator[None]:

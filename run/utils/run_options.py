@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from bayesian_transformer.command_line import PROJECTIONS_HELP, Projections
+
 from .config import MAX_TOKENS
 
 _OWN_OPTIONS = {"model": "--model-path", "seed": "--seed"}  # recorded with the results, so given in one way only
@@ -49,14 +51,19 @@ class RunOptions:
     system_prompt_file: Path | None
     engine_args: dict[str, Any]
     log_file: Path | None = None
+    bayes_projections: tuple[str, ...] | None = None
 
     @property
     def hf_overrides(self) -> dict[str, Any]:
-        """Config keys to replace: those of --engine-args, then --num-samples and --bayes-sigma."""
+        """Config keys to replace: those of --engine-args, then those that have options of their own."""
         overrides = self.engine_args.get("hf_overrides", {})
         if not isinstance(overrides, dict):
             raise ValueError(f"--engine-args: hf_overrides must be a JSON object, got {overrides!r}")
-        given = {"num_samples": self.num_samples, "bayes_sigma": self.bayes_sigma}
+        given = {
+            "num_samples": self.num_samples,
+            "bayes_sigma": self.bayes_sigma,
+            "bayes_projections": self.bayes_projections and [*self.bayes_projections],
+        }
         return overrides | {key: value for key, value in given.items() if value is not None}
 
     def system_prompt(self) -> str | None:
@@ -100,6 +107,7 @@ def run_options(batch_size: int) -> Callable[[Callable[..., None]], Callable[...
         ),
         click.option("--num-samples", type=click.IntRange(1), help="Weight samples.  [default: the model's]"),
         click.option("--bayes-sigma", type=click.FloatRange(0), help="Noise scale.  [default: the model's]"),
+        click.option("--bayes-projections", type=Projections(), help=f"{PROJECTIONS_HELP}  [default: the model's]"),
         click.option("--max-tokens", type=click.IntRange(1), default=MAX_TOKENS, show_default=True),
         click.option("--system-prompt-file", type=file, help="Text to use as system prompt; an empty file sends none."),
         click.option(

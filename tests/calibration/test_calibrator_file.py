@@ -173,6 +173,20 @@ def test_what_does_not_fit_is_one_line() -> None:
         calibrator.check(sigma=0.1)
 
 
+def test_results_that_name_no_projections_have_the_noise_of_the_default() -> None:
+    """As those have that were made before there was a choice. What says nothing of its noise is not compared."""
+    known, other = {**SOURCE, "bayes_noise": "right"}, ["q_proj", "k_proj"]
+    old = fit(DATA.table, DATA.right, DATA.groups, ("ll_mean", "eu_mean"), source=known)
+    new = fit(DATA.table, DATA.right, DATA.groups, ("ll_mean", "eu_mean"), source={**known, "bayes_projections": other})
+    assert old.check(**known, bayes_projections=["q_proj", "v_proj"]) is None
+    assert old.check(**known, bayes_projections=other) == (
+        f"the calibrator was fitted on bayes_projections ['q_proj', 'v_proj'], not {other}: fit another one"
+    )
+    assert new.check(**known, bayes_projections=other) is None
+    assert new.check(**known) is not None
+    assert new.check(**SOURCE) is None
+
+
 def test_the_noise_matters_to_noisy_scores_only() -> None:
     clean = fit(DATA.table, DATA.right, DATA.groups, ("ll_mean", "length"), source=SOURCE)
     assert clean.check(num_samples=10, bayes_sigma=0.2) is None

@@ -25,6 +25,7 @@ from bayesian_transformer.vllm_plugin.kernels.triton_noise import (
     random_words,
 )
 from bayesian_transformer.vllm_plugin.kernels.triton_statistics import fused_mixture_logits, fused_token_uncertainty
+from tests.helpers.noisy_parts import CHOICES, parts_of, sites_of
 from tests.unit.test_uncertainty import brute_force
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -183,44 +184,54 @@ def test_random_words_are_bit_exact(counters: list[tuple[int, ...]]) -> None:
     assert torch.equal(out, torch.stack(expected, dim=-1))
 
 
-def plain_noise(seeds: Tensor, positions: Tensor, num_samples: int, layers: int, width: int) -> Tensor:
-    """float32 [layers, P, 2, width] from noise.py, with rows as in particles.py."""
-    sites = torch.arange(2 * layers, device=DEVICE).view(layers, 1, 2)
+def plain_noise(seeds: Tensor, positions: Tensor, num_samples: int, sites: Tensor, width: int) -> Tensor:
+    """float32 [layers, P, N, width] from noise.py for sites [layers, N], with rows as in particles.py."""
     sample = torch.arange(1, num_samples, device=DEVICE).repeat_interleave(len(seeds))[:, None]
     seed, position = (t.repeat(num_samples - 1)[:, None] for t in (seeds, positions))
-    return standard_normal(seed, position, sites, sample, width)
+    return standard_normal(seed, position, sites[:, None], sample, width)
 
 
 requests = st.lists(st.tuples(INT64, st.integers(0, 2**31)), min_size=1, max_size=5)
 
 
-@given(requests=requests, num_samples=st.integers(1, 4), layers=st.integers(1, 3), width=st.integers(1, 17))
+@given(
+    requests=requests,
+    num_samples=st.integers(1, 4),
+    layers=st.integers(1, 3),
+    width=st.integers(1, 17),
+    projections=st.sampled_from(CHOICES),
+)
 @few
 def test_drawn_noise_is_the_plain_noise(
-    requests: list[tuple[int, int]], num_samples: int, layers: int, width: int
+    requests: list[tuple[int, int]], num_samples: int, layers: int, width: int, projections: tuple[str, ...]
 ) -> None:
     seeds, positions = torch.tensor(requests, device=DEVICE).T.contiguous()
-    expected = plain_noise(seeds, positions, num_samples, layers, width)
+    sites = sites_of(projections, layers).to(DEVICE)
+    expected = plain_noise(seeds, positions, num_samples, sites, width)
     out = torch.full_like(expected, torch.nan)
-    draw_noise(out, seeds, positions)
+    draw_noise(out, seeds, positions, sites)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("q_size", "kv_size", "hidden"), [(128, 32, 64), (300, 100, 2500)])
 @pytest.mark.parametrize("rows", [1, 6])
-def test_right_noise_is_added_to_q_and_v(dtype: torch.dtype, q_size: int, kv_size: int, hidden: int, rows: int) -> None:
+@pytest.mark.parametrize("projections", CHOICES)
+def test_right_noise_is_added_to_the_noisy_parts(
+    dtype: torch.dtype, q_size: int, kv_size: int, hidden: int, rows: int, projections: tuple[str, ...]
+) -> None:
     torch.manual_seed(0)
-    rank, sigma = 5, 0.1
+    rank, sigma, parts = 5, 0.1, parts_of(projections, q_size, kv_size)
     buffer = torch.randn(rows + 2, q_size + 2 * kv_size, device=DEVICE).to(dtype)
     x = torch.randn(rows + 2, hidden, device=DEVICE).to(dtype)
-    basis = torch.randn(2 * rank, q_size + 2 * kv_size, device=DEVICE).to(dtype)
-    z = torch.randn(rows, 2 * rank, device=DEVICE)
+    basis = torch.randn(len(parts) * rank, q_size + 2 * kv_size, device=DEVICE).to(dtype)
+    z = torch.randn(rows, len(parts) * rank, device=DEVICE)
     expected = buffer.float()
     scaled = sigma * x[2:].float().norm(dim=-1, keepdim=True) * z
-    expected[2:, :q_size] += scaled[:, :rank] @ basis[:rank, :q_size].float()
-    expected[2:, q_size + kv_size :] += scaled[:, rank:] @ basis[rank:, q_size + kv_size :].float()
-    add_right_noise(buffer[2:], x[2:], basis, z, sigma, (q_size, kv_size))
+    for i, (begin, size, _) in enumerate(parts):
+        share, columns = slice(i * rank, (i + 1) * rank), slice(begin, begin + size)
+        expected[2:, columns] += scaled[:, share] @ basis[share, columns].float()
+    add_right_noise(buffer[2:], x[2:], basis, z, sigma, parts)
     torch.testing.assert_close(
         buffer.float(), expected.to(dtype).float(), rtol=1e-2 if dtype.itemsize == 2 else 1e-5, atol=1e-4
     )
@@ -228,18 +239,23 @@ def test_right_noise_is_added_to_q_and_v(dtype: torch.dtype, q_size: int, kv_siz
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("q_size", "kv_size", "starts"), [(64, 32, (0, 0)), (260, 132, (260, 128))])
-def test_left_noise_is_added_to_q_and_v(dtype: torch.dtype, q_size: int, kv_size: int, starts: tuple[int, int]) -> None:
+@pytest.mark.parametrize("projections", CHOICES)
+def test_left_noise_is_added_to_the_noisy_parts(
+    dtype: torch.dtype, q_size: int, kv_size: int, starts: tuple[int, int], projections: tuple[str, ...]
+) -> None:
     torch.manual_seed(0)
+    parts = parts_of(projections, q_size, kv_size, starts)
     seeds, positions = torch.tensor([3, -9], device=DEVICE), torch.tensor([0, 77], device=DEVICE)
     num_samples, layer = 4, 1
     rows = 2 * (num_samples - 1)
     buffer = torch.randn(rows + 1, q_size + 2 * kv_size, device=DEVICE).to(dtype)
-    scale = torch.rand(rows, 2, device=DEVICE)
+    scale = torch.rand(rows, len(parts), device=DEVICE)
+    sites = sites_of(projections, layer + 1).to(DEVICE)
     expected = buffer.float()
-    z = plain_noise(seeds, positions, num_samples, layer + 1, starts[0] + q_size + starts[1] + kv_size)[layer]
-    expected[1:, :q_size] += scale[:, :1] * z[:, 0, starts[0] : starts[0] + q_size]
-    expected[1:, q_size + kv_size :] += scale[:, 1:] * z[:, 1, starts[1] : starts[1] + kv_size]
-    add_left_noise(buffer[1:], scale, seeds, positions, layer, (q_size, kv_size), starts)
+    z = plain_noise(seeds, positions, num_samples, sites, starts[0] + q_size + starts[1] + kv_size)[layer]
+    for i, (begin, size, start) in enumerate(parts):
+        expected[1:, begin : begin + size] += scale[:, i, None] * z[:, i, start : start + size]
+    add_left_noise(buffer[1:], scale, seeds, positions, sites[layer], parts)
     torch.testing.assert_close(
         buffer.float(), expected.to(dtype).float(), rtol=1e-2 if dtype.itemsize == 2 else 1e-5, atol=1e-5
     )
@@ -248,30 +264,36 @@ def test_left_noise_is_added_to_q_and_v(dtype: torch.dtype, q_size: int, kv_size
 def test_wrong_arguments_of_the_noise_are_named() -> None:
     ids = torch.zeros(2, dtype=torch.int64, device=DEVICE)
     qkv, x, basis = (torch.zeros(*shape, device=DEVICE) for shape in ((4, 24), (4, 16), (6, 24)))
+    sites, parts = torch.zeros(1, 2, dtype=torch.int64, device=DEVICE), parts_of(("q_proj", "v_proj"), 8, 8)
     with pytest.raises(ValueError, match="5 particle rows cannot belong to 2 requests"):
-        draw_noise(torch.zeros(1, 5, 2, 3, device=DEVICE), ids, ids)
+        draw_noise(torch.zeros(1, 5, 2, 3, device=DEVICE), ids, ids, sites)
     with pytest.raises(ValueError, match="positions must be a contiguous int64"):
-        draw_noise(torch.zeros(1, 4, 2, 3, device=DEVICE), ids, ids.float())
+        draw_noise(torch.zeros(1, 4, 2, 3, device=DEVICE), ids, ids.float(), sites)
+    with pytest.raises(ValueError, match=r"sites must be a contiguous int64 \[1, 3\], got torch.int64 \[1, 2\]"):
+        draw_noise(torch.zeros(1, 4, 3, 3, device=DEVICE), ids, ids, sites)
     with pytest.raises(ValueError, match=r"z must be a contiguous float32 \[4, 6\]"):
-        add_right_noise(qkv, x, basis, torch.zeros(3, 6, device=DEVICE), 0.1, (8, 8))
-    with pytest.raises(ValueError, match=r"qkv must be \[rows, 20\]"):
-        add_right_noise(qkv, x, basis, torch.zeros(4, 6, device=DEVICE), 0.1, (4, 8))
+        add_right_noise(qkv, x, basis, torch.zeros(3, 6, device=DEVICE), 0.1, parts)
+    further = parts_of(("q_proj", "v_proj"), 9, 8)
+    with pytest.raises(ValueError, match=r"qkv must be \[rows, 25 or more\]"):
+        add_right_noise(qkv, x, basis, torch.zeros(4, 6, device=DEVICE), 0.1, further)
+    scale = torch.zeros(4, 2, device=DEVICE)
     with pytest.raises(ValueError, match="multiple of 4"):
-        add_left_noise(qkv, torch.zeros(4, 2, device=DEVICE), ids, ids, 0, (8, 8), (2, 0))
+        add_left_noise(qkv, scale, ids, ids, sites[0], parts_of(("q_proj", "v_proj"), 8, 8, (2, 0)))
 
 
 @pytest.mark.skipif(INTERPRETED, reason="a CUDA graph needs a GPU")
 def test_a_captured_graph_replays_on_new_values() -> None:
     logits, token_ids = torch.randn(5, 3, 5000, device=DEVICE), torch.arange(3, device=DEVICE)
     noise, seeds = torch.empty(2, 12, 2, 8, device=DEVICE), torch.arange(3, device=DEVICE)
+    sites = sites_of(("q_proj", "v_proj"), 2).to(DEVICE)
     fused_token_uncertainty(logits, token_ids)  # compiles
-    draw_noise(noise, seeds, token_ids)
+    draw_noise(noise, seeds, token_ids, sites)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         result = fused_token_uncertainty(logits, token_ids).stack()
-        draw_noise(noise, seeds, token_ids)
+        draw_noise(noise, seeds, token_ids, sites)
     logits.normal_()
     seeds += 5
     graph.replay()
     torch.testing.assert_close(result, token_uncertainty(logits, token_ids).stack(), rtol=1e-5, atol=2e-5)
-    torch.testing.assert_close(noise, plain_noise(seeds, token_ids, 5, 2, 8), rtol=0, atol=1e-6)
+    torch.testing.assert_close(noise, plain_noise(seeds, token_ids, 5, sites, 8), rtol=0, atol=1e-6)

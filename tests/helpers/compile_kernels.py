@@ -4,6 +4,7 @@ Triton's interpreter accepts what its compiler refuses (a variable of two types,
 on CPU tensors, but each launch only compiles: Triton brings its own assembler.
 """
 
+import itertools
 import unittest.mock
 from typing import Any
 
@@ -12,6 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+from bayesian_transformer.vllm_plugin.kernels.plain import Part
 from bayesian_transformer.vllm_plugin.kernels.triton_noise import add_left_noise, add_right_noise, draw_noise
 from bayesian_transformer.vllm_plugin.kernels.triton_statistics import fused_mixture_logits, fused_token_uncertainty
 
@@ -46,13 +48,14 @@ def main() -> None:
             fused_token_uncertainty(logits, ids)
             fused_mixture_logits(logits)
         fused_token_uncertainty(logits)
-        z = torch.empty(2, 16, 2, 8)
-        draw_noise(z, ids, ids)
-        for dtype in (torch.bfloat16, torch.float32):
-            qkv, x, basis = (torch.empty(rows, width, dtype=dtype) for rows, width in ((16, 768), (16, 576), (16, 768)))
-            add_right_noise(qkv, x, basis, z[1], 0.1, (512, 128))
-            for layer in (0, 1):
-                add_left_noise(qkv, z[0, :, :, 0].contiguous(), ids, ids, layer, (512, 128))
+        q, k, v = Part(0, 512), Part(512, 128), Part(640, 128, 4)  # 4 / 4 is 1, which is a type of its own to Triton
+        for dtype, parts in itertools.product((torch.bfloat16, torch.float32), ((q, v), (k,), (q, k, v))):
+            z, sites = torch.empty(2, 16, len(parts), 8), torch.zeros(2, len(parts), dtype=torch.int64)
+            draw_noise(z, ids, ids, sites)
+            sizes = ((16, 768), (16, 576), (8 * len(parts), 768))
+            qkv, x, basis = (torch.empty(*size, dtype=dtype) for size in sizes)
+            add_right_noise(qkv, x, basis, z[1], 0.1, parts)
+            add_left_noise(qkv, z[0, :, :, 0].contiguous(), ids, ids, sites[1], parts)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from transformers import DynamicCache
 
 from bayesian_transformer.layers import low_rank_noise
 from bayesian_transformer.noise import site_index, standard_normal
+from bayesian_transformer.noise_config import PROJECTIONS
 from bayesian_transformer.uncertainty import FIELDS, token_uncertainty
 
 
@@ -29,12 +30,13 @@ def reference_uncertainties(
     num_samples: int,
     kind: str,
     basis: Mapping[str, Tensor] | None = None,
+    projections: Sequence[str] = PROJECTIONS,
 ) -> dict[str, np.ndarray]:
     """The eight quantities of every token of `new_ids` after the prompt: float32 arrays [len(new_ids)].
 
     Arguments as in `reference_logits`.
     """
-    logits = reference_logits(model, input_ids, new_ids, seed, sigma, num_samples, kind, basis)
+    logits = reference_logits(model, input_ids, new_ids, seed, sigma, num_samples, kind, basis, projections)
     table = token_uncertainty(logits, torch.tensor(list(new_ids))).stack().numpy()
     return {name: table[:, column] for column, name in enumerate(FIELDS)}
 
@@ -49,16 +51,18 @@ def reference_logits(
     num_samples: int,
     kind: str,
     basis: Mapping[str, Tensor] | None = None,
+    projections: Sequence[str] = PROJECTIONS,
 ) -> Tensor:
     """Next-token logits of every weight sample before each token of `new_ids`: [num_samples, len(new_ids), V].
 
     Args:
-        model: a Llama-like causal LM of transformers (`model.model.layers[i].self_attn.{q,v}_proj`).
+        model: a Llama-like causal LM of transformers (`model.model.layers[i].self_attn.{q,k,v}_proj`).
         input_ids: the prompt, without padding, at least one token.
         new_ids: the tokens whose uncertainties are wanted, in order.
         seed: noise seed of the request.
         sigma, num_samples, kind: noise scale, weight samples (the noise-free one included), "right" or "left".
         basis: basis vectors by name, "model.layers.0.self_attn.q_proj.basis_vectors"; default: those of the model.
+        projections: which ones carry noise.
     """
     lookup = dict(basis) if basis is not None else model.state_dict()
     cache = DynamicCache(config=model.config)
@@ -70,7 +74,7 @@ def reference_logits(
         token = torch.tensor([[text[position]]])
         samples = []
         for sample in range(1, num_samples):
-            with _noisy_projections(model, lookup, seed, position, sample, sigma, kind):
+            with _noisy_projections(model, lookup, seed, position, sample, sigma, kind, projections):
                 noisy = model(input_ids=token, past_key_values=copy.deepcopy(cache), use_cache=True)
             samples.append(noisy.logits[0, -1])
         clean = model(input_ids=token, past_key_values=cache, use_cache=True)  # only this one enters the cache
@@ -80,25 +84,32 @@ def reference_logits(
 
 @contextmanager
 def _noisy_projections(
-    model: Any, basis: Mapping[str, Tensor], seed: int, position: int, sample: int, sigma: float, kind: str
+    model: Any,
+    basis: Mapping[str, Tensor],
+    seed: int,
+    position: int,
+    sample: int,
+    sigma: float,
+    kind: str,
+    projections: Sequence[str],
 ) -> Iterator[None]:
-    """Within the block, every q_proj and v_proj output (after the bias) carries the noise of one weight sample."""
+    """Within the block, the outputs of `projections` (after the bias) carry the noise of one weight sample."""
 
-    def hook_for(layer: int, projection: int, name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
+    def hook_for(layer: int, name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
         vectors = basis[f"model.layers.{layer}.self_attn.{name}.basis_vectors"]
 
         def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
             width = vectors.shape[1] if kind == "right" else output.shape[-1]
-            site = torch.tensor(site_index(layer, projection))
+            site = torch.tensor(site_index(layer, name))
             z = standard_normal(torch.tensor(seed), torch.tensor(position), site, torch.tensor(sample), width)
             return (output.float() + low_rank_noise(args[0], vectors, z, sigma, kind)).to(output.dtype)
 
         return hook
 
     handles = [
-        getattr(layer.self_attn, name).register_forward_hook(hook_for(index, projection, name))
+        getattr(layer.self_attn, name).register_forward_hook(hook_for(index, name))
         for index, layer in enumerate(model.model.layers)
-        for projection, name in enumerate(("q_proj", "v_proj"))
+        for name in projections
     ]
     try:
         yield

@@ -90,6 +90,22 @@ def test_output_of_other_settings_or_texts_is_refused(tiny_llama_tfb_path: Path,
     assert output.read_bytes() == before
 
 
+def test_scores_of_other_projections_are_not_mixed(tiny_qwen2_path: Path, source: Path, tmp_path: Path) -> None:
+    """Those of the default do not name them, as before there was a choice."""
+    default, other = tmp_path / "default.jsonl", tmp_path / "other.jsonl"
+    run(tiny_qwen2_path, source, default)
+    run(tiny_qwen2_path, source, other, "--bayes-projections", "k_proj,q_proj")
+    assert "bayes_projections" not in rows(default)[0]
+    assert rows(other)[0]["bayes_projections"] == ["q_proj", "k_proj"]
+    assert rows(other)[0]["epistemic"] != rows(default)[0]["epistemic"]
+    for output, options in ((default, ["--bayes-projections", "q_proj,k_proj"]), (other, [])):
+        before = output.read_bytes()
+        result = run(tiny_qwen2_path, source, output, *options)
+        assert "was scored with {'bayes_projections': " in result.stderr
+        assert output.read_bytes() == before
+    assert "3 texts were there" in run(tiny_qwen2_path, source, other, "--bayes-projections", "q_proj,k_proj").stdout
+
+
 @pytest.mark.parametrize("left", [LINES[:3], [*LINES[:5], ""], [*LINES[:5], "{"]])
 def test_output_of_lines_that_are_gone_is_refused(
     tiny_llama_tfb_path: Path, source: Path, tmp_path: Path, left: list[str]

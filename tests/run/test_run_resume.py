@@ -57,6 +57,7 @@ def lines(dataset: Path) -> dict[str, list[str]]:
     [
         (["--num-samples", "2"], "num_samples 3, this run has 2"),
         (["--max-tokens", "9"], "max_tokens 2048, this run has 9"),
+        (["--bayes-projections", "k_proj,q_proj"], "this run has ['q_proj', 'k_proj']"),
         (["--system-prompt-file", "SYSTEM"], "made with prompt_digest '"),
     ],
 )
@@ -102,11 +103,33 @@ def test_results_that_do_not_say_how_they_were_made_are_refused(
     assert script(model, dataset, "--dataset-end", "2").exit_code == 0
     (settings,) = dataset.parent.joinpath("results").rglob("settings.json")
     content = json.loads(settings.read_text())
-    assert content.keys() >= set(SETTINGS)
+    assert content.keys() >= set(SETTINGS) - {"bayes_projections"}  # which is the default
     write_json(settings, {key: value for key, value in content.items() if key != "weights_digest"})
     assert "settings.json: does not say its weights_digest" in only_line(script(model, dataset))
     settings.unlink()
     assert "settings.json: does not say its schema_version" in only_line(script(model, dataset))
+
+
+@BOTH
+def test_projections_are_stored_where_they_are_not_the_default(
+    script: Script, model: Path, dataset: Path, fake: Fake
+) -> None:
+    """Results from before there was a choice are those of the default, and resume."""
+    fake()
+    default, other = ["--bayes-projections", "v_proj,q_proj"], ["--bayes-projections", "k_proj"]
+    assert script(model, dataset, "--dataset-end", "2").exit_code == 0
+    assert not any("bayes_projections" in text for text in stored(dataset).values())
+    assert script(model, dataset, *default).exit_code == 0
+    for path in stored(dataset):
+        path.unlink()
+    fake()
+    assert script(model, dataset, *other, "--dataset-end", "2").exit_code == 0
+    (settings,) = dataset.parent.joinpath("results").rglob("settings.json")
+    assert json.loads(settings.read_text())["bayes_projections"] == ["k_proj"]
+    said = "made with bayes_projections ['k_proj'], this run has ['q_proj', 'v_proj']"
+    for options in ([], default):
+        assert said in only_line(script(model, dataset, *options))
+    assert script(model, dataset, *other).exit_code == 0
 
 
 @BOTH

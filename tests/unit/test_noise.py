@@ -11,6 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from bayesian_transformer.noise import noise_key, philox4x32, site_index, standard_normal
+from bayesian_transformer.noise_config import QKV
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -102,6 +103,8 @@ def test_noise_key_keeps_the_low_64_bits(seed: int) -> None:
     assert (key - seed) % 2**64 == 0
 
 
-def test_sites_are_distinct() -> None:
-    sites = [site_index(layer, projection) for layer in range(80) for projection in range(2)]
+def test_sites_are_distinct_and_keep_their_numbers() -> None:
+    sites = [site_index(layer, projection) for layer in range(80) for projection in QKV]
     assert len(set(sites)) == len(sites)
+    assert sites[:6] == [0, 1_073_741_824, 1, 2, 1_073_741_825, 3]
+    assert max(sites) < 2**32

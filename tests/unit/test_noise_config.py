@@ -37,6 +37,15 @@ def noise_of(path: Path, copy: Path, **keys: Any) -> NoiseConfig:
         ("basis_idx", 5, "basis_idx must list integers >= 0, at least one; got 5"),
         ("basis_idx", [0, "1"], "basis_idx must list integers >= 0, at least one; got [0, '1']"),
         ("basis_idx", None, "basis_idx must list integers >= 0, at least one; got None"),
+        ("bayes_projections", "q_proj", "bayes_projections must list some of q_proj, k_proj, v_proj; got 'q_proj'"),
+        ("bayes_projections", [], "bayes_projections must list some of q_proj, k_proj, v_proj; got []"),
+        ("bayes_projections", ["o_proj"], "bayes_projections must list some of q_proj, k_proj, v_proj; got ['o_proj']"),
+        ("bayes_projections", [{}], "bayes_projections must list some of q_proj, k_proj, v_proj; got [{}]"),
+        (
+            "bayes_projections",
+            ["k_proj", "k_proj"],
+            "bayes_projections must not repeat a projection; got ['k_proj', 'k_proj']",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line(tiny: Path, tmp_path: Path, key: str, value: Any, said: str) -> None:
@@ -49,3 +58,13 @@ def test_a_whole_number_is_a_sigma_too(tiny: Path, tmp_path: Path) -> None:
     noise = noise_of(tiny, tmp_path / "copy", bayes_sigma=0, basis_idx=[2, 0], sample=False)
     assert (noise.bayes_sigma, noise.basis_idx, noise.sample) == (0.0, (2, 0), False)
     assert isinstance(noise.bayes_sigma, float)
+
+
+def test_the_order_of_projections_does_not_matter(tiny: Path, tmp_path: Path) -> None:
+    assert noise_of(tiny, tmp_path / "none").bayes_projections == ("q_proj", "v_proj")
+    turned = noise_of(tiny, tmp_path / "turned", bayes_projections=["v_proj", "q_proj"])
+    assert turned == noise_of(tiny, tmp_path / "default", bayes_projections=["q_proj", "v_proj"])
+    assert turned.later_settings == {}
+    every = turned.replaced(bayes_projections=["v_proj", "k_proj", "q_proj"])
+    assert every.bayes_projections == ("q_proj", "k_proj", "v_proj")
+    assert every.later_settings == {"bayes_projections": ["q_proj", "k_proj", "v_proj"]}

@@ -42,8 +42,8 @@ SOURCE_CHANGES = [
     # file, what stood there, what stands there now, what is said
     (
         "kernels.cpp",
-        "int64_t layers, int64_t noisy_samples,\n         int64_t requests,",
-        "int64_t layers, int64_t requests,\n         int64_t noisy_samples,",
+        "int64_t noisy_samples, int64_t requests,",
+        "int64_t requests, int64_t noisy_samples,",
         r"draw_noise is void\(.*requests, int64 noisy_samples, .*\) in cpp/ and void\(.*noisy_samples, int64 requests",
     ),
     ("kernels.cpp", "const int32_t* lengths", "const int64_t* lengths", r"particle_attention is .*int64\* lengths"),
@@ -79,9 +79,10 @@ def test_an_unchanged_copy_is_loaded_and_computes(sources: Path) -> None:
     """What the tests above change is therefore what is refused."""
     noise, expected = torch.full((2, 1, 2, 2, 5), torch.nan)
     ids = torch.tensor([3, 4])
-    kernels.plain.draw_noise(expected, ids, ids)
+    sites = torch.tensor([[0, 1]])
+    kernels.plain.draw_noise(expected, ids, ids, sites)
     assert kernels.noise_functions(noise) is cpp
-    cpp.draw_noise(noise, ids, ids)
+    cpp.draw_noise(noise, ids, ids, sites)
     torch.testing.assert_close(noise, expected, rtol=0, atol=1e-6)
     assert len(list((sources.parent / "cache").glob("cpu_kernels_*.so"))) == 1
 
@@ -101,10 +102,10 @@ def fresh_load() -> Any:
 
 def test_a_change_in_the_tables_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     result, parameters = FUNCTIONS["add_left_noise"]
-    without = {name: kind for name, kind in parameters.items() if name != "layer"}
+    without = {name: kind for name, kind in parameters.items() if name != "sites"}
     with monkeypatch.context() as patch:
         patch.setitem(FUNCTIONS, "add_left_noise", (result, without))
-        with pytest.raises(LibraryMismatch, match=r"^add_left_noise is void\(.* layer, .*; make the two agree$"):
+        with pytest.raises(LibraryMismatch, match=r"^add_left_noise is void\(.* sites, .*; make the two agree$"):
             fresh_load()
     with monkeypatch.context() as patch:
         patch.delitem(FUNCTIONS, "draw_noise")
@@ -121,12 +122,12 @@ def test_a_change_in_the_tables_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_arguments_are_named_and_typed() -> None:
     functions = fresh_load()
     ids, z = torch.zeros(2, dtype=torch.int64), torch.full((1, 2, 2, 3), torch.nan)
-    sizes = {"layers": 1, "noisy_samples": 1, "requests": 2, "width": 3, "threads": 1}
-    addresses = {"seeds": ids.data_ptr(), "positions": ids.data_ptr(), "z": z.data_ptr()}
+    sizes = {"layers": 1, "noisy_samples": 1, "requests": 2, "projections": 2, "width": 3, "threads": 1}
+    addresses = dict.fromkeys(("seeds", "positions", "sites"), ids.data_ptr()) | {"z": z.data_ptr()}
     functions.draw_noise(**addresses, **sizes)
     assert z.isfinite().all()
     with pytest.raises(TypeError, match="'z'"):
-        functions.draw_noise(seeds=ids.data_ptr(), positions=ids.data_ptr(), **sizes)
+        functions.draw_noise(**{name: place for name, place in addresses.items() if name != "z"}, **sizes)
     with pytest.raises(TypeError):
         functions.draw_noise(**addresses, **sizes, sigma=1)
     for wrong in ({"width": 3.0}, {"z": z}, {"seeds": 0.5}):
@@ -136,8 +137,9 @@ def test_arguments_are_named_and_typed() -> None:
 
 def test_where_there_is_no_library_a_call_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpp, "library", lambda: None)
+    ids, sites = torch.zeros(2, dtype=torch.int64), torch.zeros(1, 2, dtype=torch.int64)
     with pytest.raises(RuntimeError, match=r"no C\+\+ kernels on this machine.*use the plain formulas"):
-        cpp.draw_noise(torch.zeros(1, 2, 2, 3), *torch.zeros(2, 2, dtype=torch.int64))
+        cpp.draw_noise(torch.zeros(1, 2, 2, 3), ids, ids, sites)
 
 
 def test_a_damaged_library_in_the_cache_is_compiled_again(sources: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 pytest.importorskip("vllm")
 from bayesian_transformer.uncertainty import FIELDS, token_uncertainty
 from bayesian_transformer.vllm_plugin.kernels import cpp, plain
+from tests.helpers.noisy_parts import CHOICES, parts_of, sites_of
 from tests.unit.test_uncertainty import brute_force
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -135,15 +136,22 @@ def test_a_token_does_not_depend_on_its_batch() -> None:
 requests = st.lists(st.tuples(INT64, st.integers(0, 2**31)), min_size=1, max_size=5)
 
 
-@given(requests=requests, noisy_samples=st.integers(1, 4), layers=st.integers(1, 3), width=st.integers(1, 17))
+@given(
+    requests=requests,
+    noisy_samples=st.integers(1, 4),
+    layers=st.integers(1, 3),
+    width=st.integers(1, 17),
+    projections=st.sampled_from(CHOICES),
+)
 @settings(deadline=None)
 def test_drawn_noise_is_the_plain_noise(
-    requests: list[tuple[int, int]], noisy_samples: int, layers: int, width: int
+    requests: list[tuple[int, int]], noisy_samples: int, layers: int, width: int, projections: tuple[str, ...]
 ) -> None:
     seeds, positions = torch.tensor(requests).T.contiguous()
-    fused, expected = torch.full((2, layers, noisy_samples * len(requests), 2, width), torch.nan)
-    cpp.draw_noise(fused, seeds, positions)
-    plain.draw_noise(expected, seeds, positions)
+    sites = sites_of(projections, layers)
+    fused, expected = torch.full((2, layers, noisy_samples * len(requests), len(projections), width), torch.nan)
+    cpp.draw_noise(fused, seeds, positions, sites)
+    plain.draw_noise(expected, seeds, positions, sites)
     torch.testing.assert_close(fused, expected, rtol=0, atol=1e-6)
 
 
@@ -162,41 +170,51 @@ def compare(functions: tuple[Callable[..., None], ...], qkv: Tensor, *arguments:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("q_size", "kv_size", "hidden"), [(128, 32, 64), (300, 100, 2500), (20, 4, 9)])
 @pytest.mark.parametrize("rows", [1, 6])
-def test_right_noise_is_added_to_q_and_v(dtype: torch.dtype, q_size: int, kv_size: int, hidden: int, rows: int) -> None:
+@pytest.mark.parametrize("projections", CHOICES)
+def test_right_noise_is_added_to_the_noisy_parts(
+    dtype: torch.dtype, q_size: int, kv_size: int, hidden: int, rows: int, projections: tuple[str, ...]
+) -> None:
     torch.manual_seed(0)
-    rank, width = 5, q_size + 2 * kv_size
+    rank, width, parts = 5, q_size + 2 * kv_size, parts_of(projections, q_size, kv_size)
     qkv, x = torch.randn(rows + 2, width).to(dtype), torch.randn(rows, hidden).to(dtype)
-    basis = torch.zeros(2 * rank, width)
-    basis[:rank, :q_size] = torch.randn(rank, q_size)
-    basis[rank:, -kv_size:] = torch.randn(rank, kv_size)
-    z = torch.randn(rows, 2 * rank)
+    basis = torch.zeros(len(parts) * rank, width)
+    for i, (begin, size, _) in enumerate(parts):
+        basis[i * rank : (i + 1) * rank, begin : begin + size] = torch.randn(rank, size)
+    z = torch.randn(rows, len(parts) * rank)
     functions = (cpp.add_right_noise, plain.add_right_noise)
-    compare(functions, qkv, x, basis.to(dtype), z, 0.1, (q_size, kv_size))
+    compare(functions, qkv, x, basis.to(dtype), z, 0.1, parts)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("q_size", "kv_size", "starts"), [(64, 32, (0, 0)), (260, 132, (260, 128)), (6, 3, (0, 4))])
-def test_left_noise_is_added_to_q_and_v(dtype: torch.dtype, q_size: int, kv_size: int, starts: tuple[int, int]) -> None:
+@pytest.mark.parametrize("projections", CHOICES)
+def test_left_noise_is_added_to_the_noisy_parts(
+    dtype: torch.dtype, q_size: int, kv_size: int, starts: tuple[int, int], projections: tuple[str, ...]
+) -> None:
     torch.manual_seed(0)
     seeds, positions, rows = torch.tensor([3, -9]), torch.tensor([0, 77]), 6
-    qkv, scale = torch.randn(rows + 2, q_size + 2 * kv_size).to(dtype), torch.rand(rows, 2)
+    sites, parts = sites_of(projections, 2)[1], parts_of(projections, q_size, kv_size, starts)
+    qkv, scale = torch.randn(rows + 2, q_size + 2 * kv_size).to(dtype), torch.rand(rows, len(parts))
     functions = (cpp.add_left_noise, plain.add_left_noise)
-    compare(functions, qkv, scale, seeds, positions, 1, (q_size, kv_size), starts)
+    compare(functions, qkv, scale, seeds, positions, sites, parts)
 
 
 def test_wrong_tensors_are_named() -> None:
     ids, z = torch.zeros(2, dtype=torch.int64), torch.zeros(1, 4, 2, 3)
     qkv, x, basis = torch.zeros(4, 24), torch.zeros(4, 16), torch.zeros(6, 24)
+    sites, parts = torch.zeros(1, 2, dtype=torch.int64), parts_of(("q_proj", "v_proj"), 8, 8)
     with pytest.raises(ValueError, match=r"out must be a contiguous torch.float32 \[1, 4, 2, 3\], got torch.bfloat16"):
-        cpp.draw_noise(z.bfloat16(), ids, ids)
+        cpp.draw_noise(z.bfloat16(), ids, ids, sites)
     with pytest.raises(ValueError, match="out must be"):
-        cpp.draw_noise(torch.zeros(1, 5, 2, 3), ids, ids)
+        cpp.draw_noise(torch.zeros(1, 5, 2, 3), ids, ids, sites)
     with pytest.raises(ValueError, match="positions must be"):
-        cpp.draw_noise(z, ids, ids.float())
+        cpp.draw_noise(z, ids, ids.float(), sites)
+    with pytest.raises(ValueError, match=r"sites must be a contiguous torch.int64 \[2, 2\]"):
+        cpp.draw_noise(torch.zeros(2, 4, 2, 3), ids, ids, sites)
     with pytest.raises(ValueError, match=r"z must be a contiguous torch.float32 \[4, 6\]"):
-        cpp.add_right_noise(qkv, x, basis, torch.zeros(3, 6), 0.1, (8, 8))
+        cpp.add_right_noise(qkv, x, basis, torch.zeros(3, 6), 0.1, parts)
     with pytest.raises(ValueError, match="scale must be"):
-        cpp.add_left_noise(qkv, torch.zeros(4, 3), ids, ids, 0, (8, 8), (0, 0))
+        cpp.add_left_noise(qkv, torch.zeros(4, 3), ids, ids, sites[0], parts)
     with pytest.raises(ValueError, match=r"token_ids must have shape \[2\]"):
         cpp.token_uncertainty(torch.zeros(2, 2, 5), torch.zeros(3, dtype=torch.int64))
 

@@ -9,6 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bayesian_transformer import tfb
+from bayesian_transformer.noise_config import PROJECTIONS, QKV
 from bayesian_transformer.uncertainty import FIELDS
 from tests.helpers.tiny_families import save_family
 from tests.helpers.vllm_engines import engine, table, token_prompts
@@ -38,8 +39,11 @@ def test_two_ranks_equal_one(
 ) -> None:
     base = one_kv_head_model(tmp_path / "Tiny-MQA") if kv_heads == 1 else request.getfixturevalue("tiny_qwen2_path")
     # One rank runs the converted model, and two ranks the plain one if its KV head is shared.
-    overrides = tfb(num_samples=4, bayes_noise=kind)
-    paths = {1: make_tfb(base, kind), 2: base if kv_heads == 1 else make_tfb(base, kind)}
+    # Noise on k comes with a shared head in one direction, with heads of each rank's own in the other.
+    projections = QKV if (kind == "left") == (kv_heads == 2) else PROJECTIONS
+    overrides = tfb(num_samples=4, bayes_noise=kind, bayes_projections=projections)
+    stored = make_tfb(base, kind, bayes_projections=projections)
+    paths = {1: stored, 2: base if kv_heads == 1 else stored}
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # one NUMA node has no place for two bound workers
     options: dict[str, Any] = {
         "hf_overrides": overrides,

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..files import write_json
-from ..results import model_name, read_settings
+from ..results import completed, model_name, read_settings
 from .columns import Array, Table, check_names, columns_of, depend_on_noise, missing_values
 from .risk import RiskThreshold
 from .stored import StoredObject
@@ -24,9 +24,9 @@ SCHEMA_VERSION = 1
 # What of a run decides whether a calibrator fits, by the names of results.SETTINGS.
 SOURCE = (
     "model", "weights_digest", "dataset", "num_samples", "bayes_sigma", "bayes_noise", "rank",
-    "use_tfb_for_generation", "temperature",
+    "use_tfb_for_generation", "temperature", "bayes_projections",
 )  # fmt: skip
-_OF_NOISE = ("num_samples", "bayes_sigma", "bayes_noise", "rank")
+_OF_NOISE = ("num_samples", "bayes_sigma", "bayes_noise", "rank", "bayes_projections")
 
 
 def _agree(name: str, fitted: Any, found: Any) -> bool:
@@ -153,10 +153,11 @@ class Calibrator:
         if unknown:
             raise ValueError(f"{', '.join(unknown)} cannot be compared; use {', '.join(SOURCE)}")
         compared = [name for name in SOURCE if name not in _OF_NOISE or depend_on_noise(self.features)]
+        fitted, found = completed(self.source), completed(settings)
         wrong = [
-            f"{name} {self.source[name]!r}, not {settings[name]!r}"
+            f"{name} {fitted[name]!r}, not {found[name]!r}"
             for name in compared
-            if not _agree(name, self.source.get(name), settings.get(name))
+            if not _agree(name, fitted.get(name), found.get(name))
         ]
         return f"the calibrator was fitted on {'; '.join(wrong)}: fit another one" if wrong else None
 

@@ -1,7 +1,9 @@
 """Models and tokenizers for the command lines: an error is one line that names the option and the file."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -16,21 +18,22 @@ from ..printable import one_line, printable
 from .plain_checkpoints import load_plain
 
 
-def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
+def load_model(path: str, dtype: str, device: str, bayes_projections: Sequence[str] | None = None) -> NoisyModelMixin:
     """A model with noisy projections, in evaluation mode. ClickException if `path` holds something else.
 
-    A plain checkpoint of a supported family gets the noise of `tfb()`.
+    A plain checkpoint of a supported family gets the noise of `tfb()`. `bayes_projections` replaces the config's.
     """
+    changes: dict[str, Any] = {} if bayes_projections is None else {"bayes_projections": [*bayes_projections]}
     try:
         torch.zeros(1, device=device).item()  # meta, a device without values, does not work either
     except (AssertionError, RuntimeError) as error:  # a torch without CUDA raises the former
         raise click.ClickException(f"--device {device}: {_first_line(error)}") from error
     try:
-        _check_folder(Path(path))
+        _check_folder(Path(path), changes)
         if _is_plain(Path(path)):
-            model = load_plain(Path(path), getattr(torch, dtype))
+            model = load_plain(Path(path), getattr(torch, dtype), **changes)
         else:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **changes)
     except StrictDataclassError as error:
         raise click.ClickException(f"--model-path {path}: config.json: {one_line(error)}") from error
     except (OSError, ValueError) as error:
@@ -45,12 +48,14 @@ def load_model(path: str, dtype: str, device: str) -> NoisyModelMixin:
         raise click.ClickException(f"--device {device}: {_first_line(error)}") from error
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, changes: Mapping[str, Any]) -> None:
     """ValueError for what transformers has no words for; a name on the hub is left to it."""
     if folder.is_dir():
         config = read_config(folder)
         if is_tfb(config):
-            check_fit(folder, config)
+            check_fit(folder, {**config, **changes})
+        elif changes and not is_plain(config.get("model_type")):
+            raise ValueError(f"has no {', '.join(changes)}, which TFB models and plain checkpoints have")
 
 
 def _is_plain(folder: Path) -> bool:

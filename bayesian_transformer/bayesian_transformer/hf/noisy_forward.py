@@ -35,7 +35,7 @@ class ParticleNoise:
     projections: list[NoisyProjection]
     config: NoiseConfig
     seeds: Tensor  # int64 [B]
-    _draws: dict[int, Tensor] = field(default_factory=dict)
+    _draws: dict[int, Tensor] = field(default_factory=dict)  # by index of the projection
 
     @property
     def noisy_samples(self) -> int:
@@ -50,14 +50,14 @@ class ParticleNoise:
         """
         with ExitStack() as stack:
             stack.callback(_APPLIED.reset, _APPLIED.set(self))
-            for site, projection in enumerate(self.projections):
-                handle = projection.module.register_forward_hook(self._hook(site, projection, positions))
+            for index, projection in enumerate(self.projections):
+                handle = projection.module.register_forward_hook(self._hook(index, projection, positions))
                 stack.callback(handle.remove)
             if self.config.bayes_noise in NOISE_KINDS:
                 stack.callback(self._draws.clear)  # low-rank noise is new at each position, full-rank noise is not
             yield
 
-    def _hook(self, site: int, projection: NoisyProjection, positions: Tensor):  # type: ignore[no-untyped-def]
+    def _hook(self, index: int, projection: NoisyProjection, positions: Tensor):  # type: ignore[no-untyped-def]
         def add_noise(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if _APPLIED.get() is not self:
                 return output
@@ -69,35 +69,36 @@ class ParticleNoise:
                 )
             x = args[0].reshape(*positions.shape, self.noisy_samples, -1)
             noise = self._low_rank if self.config.bayes_noise in NOISE_KINDS else self._full_rank
-            added = noise(site, projection, x, positions.to(x.device))
+            added = noise(index, projection, x, positions.to(x.device))
             part = output[..., projection.outputs]
             noisy = (part.float() + added.reshape(part.shape)).to(output.dtype)
             return noisy if part.shape == output.shape else _with_part(output, projection.outputs, noisy)
 
         return add_noise
 
-    def _low_rank(self, site: int, projection: NoisyProjection, x: Tensor, positions: Tensor) -> Tensor:
+    def _low_rank(self, index: int, projection: NoisyProjection, x: Tensor, positions: Tensor) -> Tensor:
         """Noise for the rows x [B, T, S-1, in]. It is drawn for several layers at a time, to save small operations."""
         kind, sigma = self.config.bayes_noise, self.config.bayes_sigma
-        if site not in self._draws:
+        if index not in self._draws:
             widths = [noise_width(kind, p.basis, p.weight.shape[0]) for p in self.projections]
-            alike = [s for s in range(site, len(widths)) if widths[s] == widths[site]]
-            group = alike[: max(1, _DRAW_ELEMENTS // (x[..., 0].numel() * widths[site]))]
-            self._draws.update(zip(group, self._normal(group, positions, widths[site]), strict=True))
-        return low_rank_noise(x, projection.basis, self._draws.pop(site).to(x.device), sigma, kind)
+            alike = [i for i in range(index, len(widths)) if widths[i] == widths[index]]
+            group = alike[: max(1, _DRAW_ELEMENTS // (x[..., 0].numel() * widths[index]))]
+            self._draws.update(zip(group, self._normal(group, positions, widths[index]), strict=True))
+        return low_rank_noise(x, projection.basis, self._draws.pop(index).to(x.device), sigma, kind)
 
-    def _full_rank(self, site: int, projection: NoisyProjection, x: Tensor, positions: Tensor) -> Tensor:
+    def _full_rank(self, index: int, projection: NoisyProjection, x: Tensor, positions: Tensor) -> Tensor:
         """x E^T with E ~ N(0, sigma^2) [out, in], times W for self-scaling: one E per seed and weight sample."""
-        if site not in self._draws:
+        if index not in self._draws:
             weight = projection.weight
-            z = self._normal([site], torch.zeros_like(positions[:, :1]), weight.numel())[0, :, 0]
+            z = self._normal([index], torch.zeros_like(positions[:, :1]), weight.numel())[0, :, 0]
             z = self.config.bayes_sigma * z.unflatten(-1, weight.shape)
-            self._draws[site] = z * weight.float() if self.config.bayes_noise == "self-scaling" else z
-        return torch.einsum("btsi,bsoi->btso", x.float(), self._draws[site])
+            self._draws[index] = z * weight.float() if self.config.bayes_noise == "self-scaling" else z
+        return torch.einsum("btsi,bsoi->btso", x.float(), self._draws[index])
 
-    def _normal(self, sites: list[int], positions: Tensor, width: int) -> Tensor:
-        """Standard normal noise, float32 [sites, B, T, S-1, width]."""
+    def _normal(self, indices: list[int], positions: Tensor, width: int) -> Tensor:
+        """Standard normal noise of these projections, float32 [projections, B, T, S-1, width]."""
         device = positions.device
+        sites = [self.projections[index].site for index in indices]
         return standard_normal(
             self.seeds.to(device)[:, None, None],
             positions[:, :, None],

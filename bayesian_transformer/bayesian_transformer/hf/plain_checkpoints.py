@@ -13,6 +13,7 @@ from ..conversion import check_architecture, computed_bases
 from ..fitting import check_fit
 from ..hf_overrides import tfb
 from ..model import NoisyModelMixin
+from ..noise_config import NoiseConfig
 
 
 def load_plain(folder: Path, dtype: torch.dtype | str = "auto", **options: Any) -> NoisyModelMixin:
@@ -35,7 +36,7 @@ def load_plain(folder: Path, dtype: torch.dtype | str = "auto", **options: Any) 
     without_bases = type("WithoutBases", (family.model_class,), {"_keys_to_ignore_on_load_missing": [f"{BASIS}$"]})
     model = stock(without_bases, folder, config=made, dtype=dtype)
     model.__class__ = family.model_class
-    bases = computed_bases(folder, tensor_files(folder), config, made.basis_idx, made.bayes_noise)
+    bases = computed_bases(folder, tensor_files(folder), config, NoiseConfig.from_model_config(made))
     for projection in model.noisy_projections:
         projection.set_basis(bases, model.noise.rank, model.noise.bayes_noise)
     return model

@@ -9,15 +9,16 @@ from transformers.pytorch_utils import Conv1D
 from ..basis_cache import cached_basis_vectors
 from ..checkpoint import BASIS, check_weight
 from ..layers import check_basis
-from ..noisy_weights import FUSED
+from ..noisy_weights import NoisyWeight
 
 
 @dataclass(frozen=True)
 class NoisyProjection:
-    """A linear layer that carries noise; its index in model order is the noise site."""
+    """A linear layer that carries noise."""
 
     name: str
     module: nn.Module
+    site: int  # number of the noise site
     outputs: slice = field(default_factory=lambda: slice(None))  # those of the module that are the projection's
     part: nn.Module | None = None  # what holds the basis vectors, if not the module
 
@@ -70,8 +71,12 @@ class NoisyProjection:
 
 
 def find_projections(model: nn.Module, targets: Sequence[str]) -> list[NoisyProjection]:
-    """The linear layers of `model` whose last name is one of `targets`, in model order. ValueError if one is absent."""
-    found = [NoisyProjection(name, m) for name, m in model.named_modules() if name.rpartition(".")[2] in targets]
+    """The linear layers of `model` whose last name is one of `targets`, in model order. ValueError if one is absent.
+
+    The sites count in that order: with q_proj and v_proj, they have the numbers that they have in a TFB model.
+    """
+    named = [(name, module) for name, module in model.named_modules() if name.rpartition(".")[2] in targets]
+    found = [NoisyProjection(name, module, site) for site, (name, module) in enumerate(named)]
     absent = set(targets) - {projection.name.rpartition(".")[2] for projection in found}
     if absent or not found:
         raise ValueError(f"{type(model).__name__} has no module called {', '.join(sorted(absent)) or '(none given)'}")
@@ -81,22 +86,23 @@ def find_projections(model: nn.Module, targets: Sequence[str]) -> list[NoisyProj
     return found
 
 
-def fused_projections(model: nn.Module, rows: Mapping[str, slice]) -> list[NoisyProjection]:
-    """The noisy parts of each `qkv_proj` of `model`, in model order.
+def stored_projections(model: nn.Module, weights: Sequence[NoisyWeight]) -> list[NoisyProjection]:
+    """The projections of `model` that have these weights in a checkpoint, in their order.
 
-    A part has a module next to the projection, of the name that it has in `rows` and without a weight, so that its
-    basis vectors have the name in a checkpoint that those of other models have. It is added where it is not there yet.
-
-    Args:
-        rows: the outputs of `qkv_proj` that belong to each part, by its name.
+    A part of a fused projection has a module next to it, of the part's name and without a weight, so that its basis
+    vectors have the name in a checkpoint that those of other models have. It is added where it is not there yet.
     """
-    blocks = [(name, module) for name, module in model.named_modules() if hasattr(module, FUSED)]
-    for _, block in blocks:
-        for part in rows:
-            if not hasattr(block, part):
-                block.add_module(part, nn.Module())
-    return [
-        NoisyProjection(f"{name}.{part}", block.get_submodule(FUSED), outputs, block.get_submodule(part))
-        for name, block in blocks
-        for part, outputs in rows.items()
-    ]
+    found = []
+    for weight in weights:
+        name = weight.tensor.removesuffix(".weight")
+        part = None if name == weight.prefix else _part(model, weight.prefix)
+        found.append(NoisyProjection(weight.prefix, model.get_submodule(name), weight.site, weight.rows, part))
+    return found
+
+
+def _part(model: nn.Module, name: str) -> nn.Module:
+    block, _, part = name.rpartition(".")
+    parent = model.get_submodule(block)
+    if not hasattr(parent, part):
+        parent.add_module(part, nn.Module())
+    return parent.get_submodule(part)

@@ -9,7 +9,7 @@ import click
 from tqdm import tqdm
 
 from .. import __version__
-from ..command_line import FiniteRange, one_line_errors, say
+from ..command_line import PROJECTIONS_HELP, FiniteRange, Projections, one_line_errors, say
 from ..encoding import CHUNK_ROWS
 from ..files import write_json
 from ..printable import printable
@@ -56,6 +56,7 @@ GRID = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 @click.option("--chunk-rows", default=CHUNK_ROWS, show_default=True, type=click.IntRange(1), help="Bounds the memory.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
 @click.option("--device", help="[default: cuda if there is one, else cpu]")
+@click.option("--bayes-projections", type=Projections(), help=f"{PROJECTIONS_HELP}  [default: the model's]")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Processes that grade.")
 def main(sources: tuple[Path, ...], output: Path | None, bisect: int, workers: int, **options: Any) -> None:
     """Which sigma suits a model on your own texts? No labels are needed.
@@ -122,6 +123,7 @@ def prepared(
     chunk_rows: int,
     dtype: str,
     device: str | None,
+    bayes_projections: Sequence[str] | None,
 ) -> tuple[Search, dict[str, Any]]:
     """The texts with a model that measures them, and what all of it is made with."""
     import torch  # here, because it takes seconds that --help need not wait
@@ -132,7 +134,7 @@ def prepared(
     from .measuring import measure_text
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(model_path, dtype, device)
+    model = load_model(model_path, dtype, device, bayes_projections)
     tokenizer = load_tokenizer(model_path, "--model-path")
     model.set_sample(True)  # a config that switches the noise off has a sigma to be chosen all the same
     sample_counts = sorted({*counts} or {model.num_samples})
@@ -155,6 +157,7 @@ def prepared(
         _tell(f"{text.place}: {error}")
 
     made_with = {"model": whole_path(model_path), "dtype": dtype, "seed": seed, "bayes_noise": model.noise.bayes_noise}
+    made_with |= model.noise.later_settings
     return Search(measure, fail, sample_counts, flip_rate, texts), made_with
 
 

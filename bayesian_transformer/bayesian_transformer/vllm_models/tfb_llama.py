@@ -1,6 +1,6 @@
-"""The TFB models of transformers: the library's own classes with basis vectors on q_proj and v_proj.
+"""The TFB models of transformers: the library's own classes with basis vectors on `bayes_projections`.
 
-Where a family's checkpoints fuse the projections, they lie on the q and v rows of qkv_proj.
+Where a family's checkpoints fuse the projections, they lie on the q, k or v rows of qkv_proj.
 """
 
 from transformers import (
@@ -45,17 +45,21 @@ from ..config import (
     TFBSmolLM3Config,
     TFBStarcoder2Config,
 )
-from ..hf.projections import NoisyProjection, fused_projections
+from ..hf.projections import NoisyProjection, stored_projections
 from ..model import BayesianForCausalLMModel, BayesianLMConfig, NoisyModelMixin
-from ..noisy_weights import fused_rows
+from ..noisy_weights import noisy_weights
 
 
 class TFBModel(NoisyModelMixin):
-    """Put before a `...ForCausalLM` of transformers, whose q_proj and v_proj then carry noise; see NoisyModelMixin."""
+    """Put before a `...ForCausalLM` of transformers, some of whose projections then carry noise: NoisyModelMixin."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)  # type: ignore[call-arg]
         self._attach_basis()
+
+    @property
+    def noisy_projections(self) -> list[NoisyProjection]:
+        return stored_projections(self.causal_lm, noisy_weights(self.config.to_dict(), self.noise.bayes_projections))
 
 
 class TFBLlamaForCausalLM(TFBModel, LlamaForCausalLM):
@@ -112,10 +116,6 @@ class TFBPhi3ForCausalLM(TFBModel, Phi3ForCausalLM):
     """Phi3ForCausalLM with uncertainties."""
 
     config_class = TFBPhi3Config
-
-    @property
-    def noisy_projections(self) -> list[NoisyProjection]:
-        return fused_projections(self, fused_rows(self.config.to_dict()))
 
 
 class TFBOlmo2ForCausalLM(TFBModel, Olmo2ForCausalLM):

@@ -14,8 +14,7 @@ from ..architectures import architecture_of, is_plain
 from ..basis_cache import cached_basis_vectors
 from ..checkpoint import SINGLE_FILE, check_weight, reads_single_file
 from ..layers import check_basis
-from ..noise import PROJECTIONS
-from ..noise_config import NoiseConfig
+from ..noise_config import QKV, NoiseConfig
 from ..noisy_weights import FUSED, fused_rows
 from .attention import install
 from .kernels import mixture_logits
@@ -149,15 +148,16 @@ class TFBModelMixin:
     @property
     def basis_names(self) -> set[str]:
         """What a checkpoint calls the basis vectors of this model."""
-        return {f"{block}.{projection}{_BASIS_SUFFIX}" for block in self._qkv_noise for projection in PROJECTIONS}
+        projections = self.particles.noise.bayes_projections
+        return {f"{block}.{projection}{_BASIS_SUFFIX}" for block in self._qkv_noise for projection in projections}
 
     def _bases_of(self, name: str) -> set[str]:
         """The names of the bases that are computed from the tensor `name` of a checkpoint."""
         block, _, projection = name.removesuffix(".weight").rpartition(".")
         if block not in self._qkv_noise or not name.endswith(".weight"):
             return set()
-        fused = PROJECTIONS if projection == FUSED else ()
-        return {f"{block}.{p}{_BASIS_SUFFIX}" for p in ((projection,) if projection in PROJECTIONS else fused)}
+        noisy = self.particles.noise.bayes_projections
+        return {f"{block}.{name}{_BASIS_SUFFIX}" for name in noisy if projection in (name, FUSED)}
 
     def _computed_bases(self, name: str, tensor: Tensor) -> dict[str, Tensor]:
         """The bases of what the tensor `name` of a checkpoint holds, by name."""
@@ -171,7 +171,7 @@ class TFBModelMixin:
         block, _, projection = basis.removesuffix(_BASIS_SUFFIX).rpartition(".")
         noise = self.particles.noise
         if not noise.noisy_samples:  # nothing reads it
-            return tensor.new_zeros(self._qkv_noise[block].checkpoint_shape(PROJECTIONS.index(projection)))
+            return tensor.new_zeros(self._qkv_noise[block].checkpoint_shape(projection))
         weight = tensor[self._fused_rows[projection]] if name.endswith(f"{FUSED}.weight") else tensor
         try:
             store = basis not in self._loaded_bases
@@ -181,9 +181,11 @@ class TFBModelMixin:
 
     def _load_basis(self, name: str, tensor: Tensor) -> None:
         block, _, projection = name.removesuffix(_BASIS_SUFFIX).rpartition(".")
-        if block not in self._qkv_noise or projection not in PROJECTIONS:
+        if block not in self._qkv_noise or projection not in QKV:
             raise ValueError(f"{name}: this model has no such projection; convert the model again")
-        noise, index = self._qkv_noise[block], PROJECTIONS.index(projection)
-        check_basis(name, tensor, noise.checkpoint_shape(index))
+        if projection not in self.particles.noise.bayes_projections:  # stored for those who want it
+            return
+        noise = self._qkv_noise[block]
+        check_basis(name, tensor, noise.checkpoint_shape(projection))
         # Through the attribute, as vLLM does: while it reloads weights, another loader is there.
-        noise.basis_vectors.weight_loader(noise.basis_vectors, tensor, index)  # type: ignore[attr-defined]
+        noise.basis_vectors.weight_loader(noise.basis_vectors, tensor, projection)  # type: ignore[attr-defined]

@@ -1,9 +1,9 @@
 """Particle rows: the noisy weight samples of every request, appended to the token batch of an ordinary forward.
 
 A forward of T tokens for B requests runs T + (S - 1) * B rows. The extra rows are copies of each request's last token;
-row T + (s - 1) * B + b carries weight sample s of request b. Their q and v get noise (`QKVNoise`), they attend
-to the request's clean cache and to themselves (attention/), and nothing of theirs enters the cache. Every weight
-matrix is read once for all rows.
+row T + (s - 1) * B + b carries weight sample s of request b. Those of their q, k and v that `bayes_projections` names
+get noise (`QKVNoise`), they attend to the request's clean cache and to themselves (attention/), and nothing of theirs
+enters the cache. Every weight matrix is read once for all rows.
 
 Right noise is drawn once a forward for all layers (`Particles.begin`) and added layer by layer (`QKVNoise.add`). Left
 noise is as wide as the output, so it is drawn where it is added. The formulas are in kernels/plain.py.
@@ -18,9 +18,10 @@ from vllm.forward_context import get_forward_context
 from vllm.model_executor.utils import set_weight_attrs
 from vllm.utils.torch_utils import direct_register_custom_op
 
-from ..noise import PROJECTIONS
+from ..noise import site_index
 from ..noise_config import NoiseConfig
 from .kernels import noise_functions
+from .kernels.plain import Part
 
 
 class Particles:
@@ -49,8 +50,10 @@ class Particles:
         self.logits: Tensor | None = None  # raw logits of all weight samples [S, B, V]
         self.seeds = torch.zeros(max_requests, dtype=torch.int64, device=device)  # never moved: graphs hold its address
         self.counters = (self.seeds, self.seeds)  # noise seed and position of each request, int64 [B]
-        self.right_noise = torch.empty(0, dtype=torch.float32, device=device)  # of all layers [L, P, 2, r]
-        self._layers = num_layers
+        self.right_noise = torch.empty(0, dtype=torch.float32, device=device)  # of all layers [L, P, N, r]
+        projections = noise.bayes_projections  # N of them
+        sites = [[site_index(layer, projection) for projection in projections] for layer in range(num_layers)]
+        self.sites = torch.tensor(sites, device=device)  # int64 [L, N]
 
     def begin(self, embeddings: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Start a forward: append the particle rows to `embeddings` [T, hidden] and `positions` [T]."""
@@ -74,17 +77,19 @@ class Particles:
         """The noise of requests with these noise seeds and positions, int64 [B]."""
         self.counters = (seeds, positions)
         if self.noise.bayes_noise == "right":
+            layers, projections = self.sites.shape
             rows = self.noisy_samples * len(seeds)
-            self.right_noise = self.right_noise.new_empty(self._layers, rows, len(PROJECTIONS), self.noise.rank)
+            self.right_noise = self.right_noise.new_empty(layers, rows, projections, self.noise.rank)
             if rows:
-                noise_functions(self.right_noise).draw_noise(self.right_noise, seeds, positions)
+                noise_functions(self.right_noise).draw_noise(self.right_noise, seeds, positions, self.sites)
 
 
 class QKVNoise(nn.Module):
-    """Adds a layer's noise to the q and v parts of its fused projection output, particle rows only.
+    """Adds a layer's noise to the N noisy parts of its fused projection output, particle rows only.
 
-    The basis is one parameter, `basis_vectors`. Right: [2r, q + k + v], q basis^T over v basis^T with zeros elsewhere,
-    so that one matmul perturbs both and leaves k as it is. Left: [hidden, 2r], q basis next to v basis.
+    The basis is one parameter, `basis_vectors`. Right: [N * r, q + k + v], basis^T of one part over that of the next,
+    zeros elsewhere, so that one matmul perturbs all parts and leaves the rest as it is. Left: [hidden, N * r], the
+    bases side by side. A noisy k is that of the particle row itself, before norms and rotary.
 
     A module of its own and a parameter with a `weight_loader`: vLLM reloads weights module by module, counts what the
     loaders copy, and puts other tensors in place of the parameters meanwhile. So nothing else refers to the parameter,
@@ -95,18 +100,18 @@ class QKVNoise(nn.Module):
         super().__init__()
         self.layer = layer
         self.particles = particles
-        self.sizes = (qkv_proj.num_heads * qkv_proj.head_size, qkv_proj.num_kv_heads * qkv_proj.head_size)
+        self.sites = particles.sites[layer]  # int64 [N]
+        q, kv = qkv_proj.num_heads * qkv_proj.head_size, qkv_proj.num_kv_heads * qkv_proj.head_size
         # First global output of this rank's share; KV heads are replicated when there are more ranks than heads.
         rank = get_tensor_model_parallel_rank()
-        self.starts = (rank * self.sizes[0], rank // qkv_proj.num_kv_head_replicas * self.sizes[1])
-        self.total_sizes = [
-            qkv_proj.total_num_heads * qkv_proj.head_size,
-            qkv_proj.total_num_kv_heads * qkv_proj.head_size,
-        ]
+        q_start, kv_start = rank * q, rank // qkv_proj.num_kv_head_replicas * kv
+        parts = {"q_proj": Part(0, q, q_start), "k_proj": Part(q, kv, kv_start), "v_proj": Part(q + kv, kv, kv_start)}
+        self.parts = tuple(parts[projection] for projection in particles.noise.bayes_projections)
+        self.total_q = qkv_proj.total_num_heads * qkv_proj.head_size
+        self.total_kv = qkv_proj.total_num_kv_heads * qkv_proj.head_size
         self.hidden_size = qkv_proj.hidden_size
-        rank_pair = 2 * particles.noise.rank
-        width = self.sizes[0] + 2 * self.sizes[1]
-        shape = (rank_pair, width) if self.is_right else (self.hidden_size, rank_pair)
+        ranks = len(self.parts) * particles.noise.rank
+        shape = (ranks, q + 2 * kv) if self.is_right else (self.hidden_size, ranks)
         self.basis_vectors = nn.Parameter(torch.zeros(shape), requires_grad=False)
         set_weight_attrs(self.basis_vectors, {"weight_loader": self.load})
 
@@ -114,18 +119,19 @@ class QKVNoise(nn.Module):
     def is_right(self) -> bool:
         return self.particles.noise.bayes_noise == "right"
 
-    def checkpoint_shape(self, projection: int) -> tuple[int, int]:
+    def checkpoint_shape(self, projection: str) -> tuple[int, int]:
         """Shape of a projection's `basis_vectors` in the checkpoint."""
-        return (self.total_sizes[projection] if self.is_right else self.hidden_size, self.particles.noise.rank)
+        outputs = self.total_q if projection == "q_proj" else self.total_kv
+        return (outputs if self.is_right else self.hidden_size, self.particles.noise.rank)
 
-    def load(self, param: Tensor, loaded_weight: Tensor, projection: int) -> None:
-        """The `weight_loader` of the parameter: copy this rank's share of a projection's basis into `param`."""
-        rank = self.particles.noise.rank
-        share = slice(projection * rank, (projection + 1) * rank)
+    def load(self, param: Tensor, loaded_weight: Tensor, projection: str) -> None:
+        """The `weight_loader` of the parameter: copy this rank's share of a noisy projection's basis into `param`."""
+        rank, index = self.particles.noise.rank, self.particles.noise.bayes_projections.index(projection)
+        share = slice(index * rank, (index + 1) * rank)
         if self.is_right:
-            start, size = self.starts[projection], self.sizes[projection]
+            begin, size, start = self.parts[index]
             rows = loaded_weight.new_zeros(rank, param.shape[1])
-            rows[:, self._output(projection)] = loaded_weight[start : start + size].T
+            rows[:, begin : begin + size] = loaded_weight[start : start + size].T
             param.data[share].copy_(rows)
         else:
             param.data[:, share].copy_(loaded_weight)
@@ -143,16 +149,11 @@ class QKVNoise(nn.Module):
         functions, sigma = noise_functions(qkv, x, self.basis_vectors), particles.noise.bayes_sigma
         if self.is_right:
             z = particles.right_noise[self.layer].flatten(-2)
-            functions.add_right_noise(qkv, x, self.basis_vectors, z, sigma, self.sizes)
+            functions.add_right_noise(qkv, x, self.basis_vectors, z, sigma, self.parts)
         else:
-            inner = (x.float() @ self.basis_vectors.float()).unflatten(-1, (len(PROJECTIONS), -1))
-            scale = sigma * torch.linalg.vector_norm(inner, dim=-1)  # [P, 2]
-            functions.add_left_noise(qkv, scale, *particles.counters, self.layer, self.sizes, self.starts)
-
-    def _output(self, projection: int) -> slice:
-        """Where a projection's outputs lie in the fused output."""
-        q, kv = self.sizes
-        return slice(0, q) if PROJECTIONS[projection] == "q_proj" else slice(q + kv, q + 2 * kv)
+            inner = (x.float() @ self.basis_vectors.float()).unflatten(-1, (len(self.parts), -1))
+            scale = sigma * torch.linalg.vector_norm(inner, dim=-1)  # [P, N]
+            functions.add_left_noise(qkv, scale, *particles.counters, self.sites, self.parts)
 
 
 def _add_qkv_noise(qkv: Tensor, x: Tensor, layer_name: str) -> None:

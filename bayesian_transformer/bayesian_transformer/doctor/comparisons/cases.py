@@ -7,6 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...noise import site_index
+from ...noise_config import PROJECTIONS, QKV
+from ...vllm_plugin.kernels.plain import Part
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SEEDS = torch.tensor([3, -(2**40) - 1, 2**62 + 5])  # noise seeds of three requests, of every kind
 POSITIONS = torch.tensor([0, 77, 131_071])
@@ -57,28 +61,31 @@ class NoiseCase:
 
     qkv: Tensor  # [T + P, q + k + v], T ordinary rows before the particle rows
     x: Tensor  # [T + P, hidden]
-    basis: Tensor  # [2 * rank, q + k + v]
-    z: Tensor  # float32 [P, 2 * rank]
-    scale: Tensor  # float32 [P, 2], of left noise
-    sizes: tuple[int, int]  # widths of the q and of the v part
-    starts: tuple[int, int]  # noise index of their first outputs
+    basis: Tensor  # [N * rank, q + k + v]
+    z: Tensor  # float32 [P, N * rank]
+    scale: Tensor  # float32 [P, N], of left noise
+    sites: Tensor  # int64 [LAYERS, N]
+    parts: tuple[Part, ...]  # N of them
     ordinary: int = 2  # T
 
 
 def noise_cases() -> Iterator[tuple[str, NoiseCase]]:
-    """Sizes that are multiples of a kernel's steps, and some that are not."""
+    """Sizes that are multiples of a kernel's steps, and some that are not; two noisy projections, and all three."""
     generator = torch.Generator().manual_seed(1)
     rows = NOISY_SAMPLES * len(SEEDS)
-    for q_size, kv_size, hidden, rank in ((256, 64, 256, 8), (300, 100, 1_500, 5)):
+    for q_size, kv_size, hidden, rank, names in ((256, 64, 256, 8, PROJECTIONS), (300, 100, 1_500, 5, QKV)):
+        width, v_begin = q_size + 2 * kv_size, q_size + kv_size
+        all_parts = (Part(0, q_size, q_size), Part(q_size, kv_size, 2 * kv_size), Part(v_begin, kv_size, 2 * kv_size))
+        parts = tuple(part for name, part in zip(QKV, all_parts, strict=True) if name in names)
+        sites = torch.tensor([[site_index(layer, name) for name in names] for layer in range(LAYERS)])
         for dtype in DTYPES:
-            width = q_size + 2 * kv_size
             qkv, x = (torch.randn(2 + rows, size, generator=generator).to(dtype) for size in (width, hidden))
-            basis = torch.zeros(2 * rank, width)
-            basis[:rank, :q_size] = torch.randn(rank, q_size, generator=generator) * q_size**-0.5
-            basis[rank:, -kv_size:] = torch.randn(rank, kv_size, generator=generator) * kv_size**-0.5
-            z = torch.randn(rows, 2 * rank, generator=generator)
-            scale = torch.rand(rows, 2, generator=generator)
-            case = NoiseCase(qkv, x, basis.to(dtype), z, scale, (q_size, kv_size), (q_size, 2 * kv_size))
+            basis = torch.zeros(len(parts), rank, width)
+            for vectors, (begin, size, _) in zip(basis, parts, strict=True):
+                vectors[:, begin : begin + size] = torch.randn(rank, size, generator=generator) * size**-0.5
+            z = torch.randn(rows, len(parts) * rank, generator=generator)
+            scale = torch.rand(rows, len(parts), generator=generator)
+            case = NoiseCase(qkv, x, basis.flatten(0, 1).to(dtype), z, scale, sites, parts)
             yield f"{short(dtype)}, {q_size} + {kv_size}", case
 
 

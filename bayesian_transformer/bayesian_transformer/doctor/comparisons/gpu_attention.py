@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ... import uncertainty
-from ...noise_config import NOISE_KINDS
+from ...noise import site_index
+from ...noise_config import NOISE_KINDS, PROJECTIONS
 from ...vllm_plugin import kernels
 from ...vllm_plugin.kernels import plain
 from ..finding import Finding, error
@@ -87,7 +88,8 @@ class DecodeStep:
         rows, width = NOISY_SAMPLES * _REQUESTS, (_HEADS + 2 * _KV_HEADS) * head_size
         self.version, self.dtype, self.head_size, self.kind = version, dtype, head_size, kind
         self.splits, self.window, self.soft_cap = 0, 0, 0.0
-        self.sizes = (_HEADS * head_size, _KV_HEADS * head_size)
+        self.sizes = q, kv = (_HEADS * head_size, _KV_HEADS * head_size)
+        self.parts = (plain.Part(0, q), plain.Part(q + kv, kv))
         self.generator = torch.Generator().manual_seed(0)
         with torch.device(device):
             self.seeds, self.positions = torch.zeros(2, _REQUESTS, dtype=torch.int64)
@@ -99,6 +101,7 @@ class DecodeStep:
             self.basis = torch.zeros(2 * _RANK, width, dtype=dtype)
             self.head = torch.zeros(_HEADS * head_size, _VOCABULARY, dtype=dtype)
             self.scale = torch.zeros(rows, 2)  # of left noise
+            self.sites = torch.tensor([[site_index(_LAYER, projection) for projection in PROJECTIONS]])
             self.noise = torch.zeros(1, rows, 2, _RANK)
             self.output = torch.zeros(rows, _HEADS, head_size, dtype=dtype)
             self.logits = torch.zeros(NOISY_SAMPLES, _REQUESTS, _VOCABULARY, dtype=dtype)
@@ -123,7 +126,7 @@ class DecodeStep:
 
     def run(self) -> None:
         """Draw the noise, add it, attend, and take the statistics."""
-        kernels.noise_functions(self.noise).draw_noise(self.noise, self.seeds, self.positions)
+        kernels.noise_functions(self.noise).draw_noise(self.noise, self.seeds, self.positions, self.sites)
         self.qkv.copy_(self.clean)
         self.add_noise(kernels.noise_functions(self.qkv, self.x, self.basis))
         self.attend()
@@ -134,9 +137,10 @@ class DecodeStep:
         """Add noise of the step's kind to `qkv`; right noise has been drawn before."""
         if self.kind == "right":
             z = self.noise[0].flatten(-2)
-            functions.add_right_noise(self.qkv, self.x, self.basis, z, _SIGMA, self.sizes)
+            functions.add_right_noise(self.qkv, self.x, self.basis, z, _SIGMA, self.parts)
         else:
-            functions.add_left_noise(self.qkv, self.scale, self.seeds, self.positions, _LAYER, self.sizes, (0, 0))
+            counters = self.seeds, self.positions, self.sites[0]
+            functions.add_left_noise(self.qkv, self.scale, *counters, self.parts)
 
     def attend(self) -> None:
         """Our attention on the noisy rows, as an engine's layer calls it."""
@@ -183,11 +187,11 @@ class DecodeStep:
         noise, qkv = torch.zeros(self.noise.shape), self.clean.float().cpu()
         counters = self.seeds.cpu(), self.positions.cpu()
         if self.kind == "left":
-            plain.add_left_noise(qkv, self.scale.cpu(), *counters, _LAYER, self.sizes, (0, 0))
+            plain.add_left_noise(qkv, self.scale.cpu(), *counters, self.sites[0].cpu(), self.parts)
             return qkv
-        plain.draw_noise(noise, *counters)
+        plain.draw_noise(noise, *counters, self.sites.cpu())
         rows = (self.x.float().cpu(), self.basis.float().cpu(), noise[0].flatten(-2))
-        plain.add_right_noise(qkv, *rows, _SIGMA, self.sizes)
+        plain.add_right_noise(qkv, *rows, _SIGMA, self.parts)
         return qkv
 
 

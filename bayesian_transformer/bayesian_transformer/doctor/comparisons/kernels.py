@@ -42,29 +42,30 @@ def compare_mixture(differences: Differences, function: Callable[[Tensor], Tenso
 def compare_noise(differences: Differences, functions: ModuleType, device: str) -> None:
     """draw_noise, add_right_noise and add_left_noise of a module compared with those of plain.py."""
     seeds, positions = SEEDS.to(device), POSITIONS.to(device)
-    for width in (8, 5):
-        name = announce(f"drawn noise ({width} wide)")
-        got, wanted = torch.full((2, LAYERS, NOISY_SAMPLES * len(SEEDS), 2, width), torch.nan)
-        got = got.to(device)
-        functions.draw_noise(got, seeds, positions)
-        plain.draw_noise(wanted, SEEDS, POSITIONS)
-        differences.compare(name, got, wanted, _NORMALS)
     for kind, case in noise_cases():
         sigma, layer = 0.3, 1
+        width = len(case.basis) // len(case.parts)
+        name = announce(f"drawn noise ({kind}, {width} wide)")
+        got, wanted = torch.full((2, LAYERS, NOISY_SAMPLES * len(SEEDS), len(case.parts), width), torch.nan)
+        got = got.to(device)
+        functions.draw_noise(got, seeds, positions, case.sites.to(device))
+        plain.draw_noise(wanted, SEEDS, POSITIONS, case.sites)
+        differences.compare(name, got, wanted, _NORMALS)
+
         particle_x, tolerance = case.x[case.ordinary :], (2e-5, rounding(case.qkv.dtype))
         x, basis, z, scale = (t.to(device) for t in (particle_x, case.basis, case.z, case.scale))
         name = announce(f"right noise ({kind})")
         got, wanted = case.qkv.to(device, copy=True), case.qkv.float()
-        functions.add_right_noise(got[case.ordinary :], x, basis, z, sigma, case.sizes)
+        functions.add_right_noise(got[case.ordinary :], x, basis, z, sigma, case.parts)
         rows = (particle_x.float(), case.basis.float(), case.z)
-        plain.add_right_noise(wanted[case.ordinary :], *rows, sigma, case.sizes)
+        plain.add_right_noise(wanted[case.ordinary :], *rows, sigma, case.parts)
         differences.compare(name, got, wanted, *tolerance)
 
         name = announce(f"left noise ({kind})")
         got, wanted = case.qkv.to(device, copy=True), case.qkv.float()
-        functions.add_left_noise(got[case.ordinary :], scale, seeds, positions, layer, case.sizes, case.starts)
-        counters = (SEEDS, POSITIONS, layer)
-        plain.add_left_noise(wanted[case.ordinary :], case.scale, *counters, case.sizes, case.starts)
+        sites = case.sites[layer]
+        functions.add_left_noise(got[case.ordinary :], scale, seeds, positions, sites.to(device), case.parts)
+        plain.add_left_noise(wanted[case.ordinary :], case.scale, SEEDS, POSITIONS, sites, case.parts)
         differences.compare(name, got, wanted, *tolerance)
 
 

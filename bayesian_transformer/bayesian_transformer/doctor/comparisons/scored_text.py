@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from ...layers import low_rank_noise
-from ...noise import PROJECTIONS, site_index, standard_normal
+from ...noise import site_index, standard_normal
+from ...noise_config import PROJECTIONS
 from ...quantities import FIELDS
 from ...scoring import score
 from ...uncertainty import token_uncertainty
@@ -72,9 +73,9 @@ def _add_noise(base: Any, tensors: Mapping[str, Tensor], kind: str, sample: int)
     """Let the outputs of all noisy projections carry the noise of one weight sample at the prompt's last position."""
     handles = []
     for layer, block in enumerate(base.model.layers):
-        for projection, name in enumerate(PROJECTIONS):
+        for name in PROJECTIONS:
             basis = tensors[f"model.layers.{layer}.self_attn.{name}.basis_vectors"]
-            counters = torch.tensor([_SEED, len(_PROMPT) - 1, site_index(layer, projection), sample])
+            counters = torch.tensor([_SEED, len(_PROMPT) - 1, site_index(layer, name), sample])
             module = getattr(block.self_attn, name)
             width = basis.shape[1] if kind == "right" else module.out_features
             z = standard_normal(counters[0], counters[1], counters[2], counters[3], width)

@@ -12,6 +12,7 @@ TOKUR_KERNELS=plain leaves out all kernels of ours, on a CPU and on a GPU. TOKUR
 import functools
 import importlib.util
 import os
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -28,10 +29,10 @@ MODES = ("auto", "plain")
 class NoiseFunctions(Protocol):
     """What plain.py, cpp.py and triton_noise.py all have; plain.py says what the arguments are."""
 
-    def draw_noise(self, out: Tensor, seeds: Tensor, positions: Tensor) -> None: ...
+    def draw_noise(self, out: Tensor, seeds: Tensor, positions: Tensor, sites: Tensor) -> None: ...
 
     def add_right_noise(
-        self, qkv: Tensor, x: Tensor, basis: Tensor, z: Tensor, sigma: float, sizes: tuple[int, int]
+        self, qkv: Tensor, x: Tensor, basis: Tensor, z: Tensor, sigma: float, parts: Sequence[plain.Part]
     ) -> None: ...
 
     def add_left_noise(
@@ -40,9 +41,8 @@ class NoiseFunctions(Protocol):
         scale: Tensor,
         seeds: Tensor,
         positions: Tensor,
-        layer: int,
-        sizes: tuple[int, int],
-        starts: tuple[int, int],
+        sites: Tensor,
+        parts: Sequence[plain.Part],
     ) -> None: ...
 
 

@@ -5,16 +5,17 @@ take some thirty per layer. The sources (cpp/) need no headers but the compiler'
 per machine, when an engine starts. Where that fails the plain torch formulas compute the same numbers.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...noise import PROJECTIONS
 from ...quantities import FIELDS
 from ...uncertainty import TokenUncertainty
-from .cpp_library import DTYPES, LANES, AttentionShape, NoiseShape, Pair, library
-from .plain import WHOLE_CONTEXT
+from .cpp_library import DTYPES, LANES, AttentionShape, NoiseShape, OfProjections, library
+from .plain import WHOLE_CONTEXT, Part
 
 _DTYPE_CODES = {dtype: code for code, dtype in enumerate(DTYPES.values())}
 
@@ -133,33 +134,35 @@ def _attention_shape(
     )
 
 
-def draw_noise(out: Tensor, seeds: Tensor, positions: Tensor) -> None:
+def draw_noise(out: Tensor, seeds: Tensor, positions: Tensor, sites: Tensor) -> None:
     """`plain.draw_noise`; all contiguous."""
-    layers, rows, _, width = out.shape
+    layers, rows, projections, width = out.shape
     requests = len(seeds)
     noisy_samples = rows // requests
     _functions().draw_noise(
         seeds=_checked("seeds", seeds, torch.int64, requests),
         positions=_checked("positions", positions, torch.int64, requests),
+        sites=_checked("sites", sites, torch.int64, layers, projections),
         layers=layers,
         noisy_samples=noisy_samples,
         requests=requests,
+        projections=projections,
         width=width,
-        z=_checked("out", out, torch.float32, layers, noisy_samples * requests, len(PROJECTIONS), width),
+        z=_checked("out", out, torch.float32, layers, noisy_samples * requests, projections, width),
         threads=torch.get_num_threads(),
     )
 
 
-def add_right_noise(qkv: Tensor, x: Tensor, basis: Tensor, z: Tensor, sigma: float, sizes: tuple[int, int]) -> None:
+def add_right_noise(qkv: Tensor, x: Tensor, basis: Tensor, z: Tensor, sigma: float, parts: Sequence[Part]) -> None:
     """`plain.add_right_noise`; qkv, x and basis have one dtype, basis and z are contiguous."""
     rows, width = qkv.shape
-    rank = len(basis) // len(PROJECTIONS)
+    rank = len(basis) // len(parts)
     _functions().add_right_noise(
-        shape=_noise_shape(qkv, rows, sizes, hidden=x.shape[1], x_stride=x.stride(0)),
+        shape=_noise_shape(qkv, rows, parts, hidden=x.shape[1], x_stride=x.stride(0)),
         dtype=_DTYPE_CODES[qkv.dtype],
         x=x.data_ptr(),
-        basis=_checked("basis", basis, qkv.dtype, len(PROJECTIONS) * rank, width),
-        z=_checked("z", z, torch.float32, rows, len(PROJECTIONS) * rank),
+        basis=_checked("basis", basis, qkv.dtype, len(parts) * rank, width),
+        z=_checked("z", z, torch.float32, rows, len(parts) * rank),
         rank=rank,
         sigma=sigma,
         qkv=qkv.data_ptr(),
@@ -168,38 +171,41 @@ def add_right_noise(qkv: Tensor, x: Tensor, basis: Tensor, z: Tensor, sigma: flo
 
 
 def add_left_noise(
-    qkv: Tensor,
-    scale: Tensor,
-    seeds: Tensor,
-    positions: Tensor,
-    layer: int,
-    sizes: tuple[int, int],
-    starts: tuple[int, int],
+    qkv: Tensor, scale: Tensor, seeds: Tensor, positions: Tensor, sites: Tensor, parts: Sequence[Part]
 ) -> None:
     """`plain.add_left_noise`; all but qkv contiguous."""
     requests = len(seeds)
     _functions().add_left_noise(
-        shape=_noise_shape(qkv, requests, sizes, starts=Pair(*starts)),
+        shape=_noise_shape(qkv, requests, parts),
         dtype=_DTYPE_CODES[qkv.dtype],
-        scale=_checked("scale", scale, torch.float32, len(qkv), len(PROJECTIONS)),
+        scale=_checked("scale", scale, torch.float32, len(qkv), len(parts)),
         seeds=_checked("seeds", seeds, torch.int64, requests),
         positions=_checked("positions", positions, torch.int64, requests),
-        layer=layer,
+        sites=_checked("sites", sites, torch.int64, len(parts)),
         qkv=qkv.data_ptr(),
         threads=torch.get_num_threads(),
     )
 
 
-def _noise_shape(qkv: Tensor, requests: int, sizes: tuple[int, int], **more: Any) -> NoiseShape:
-    """The shape; `more` is what one kind of noise has only: `hidden` and `x_stride`, or `starts`."""
+@functools.cache
+def _arrays(parts: tuple[Part, ...]) -> list[Any]:
+    """Where the parts begin, their sizes and where their noise starts, as the shape holds them."""
+    return [OfProjections(*values) for values in zip(*parts, strict=True)]
+
+
+def _noise_shape(qkv: Tensor, requests: int, parts: Sequence[Part], **more: int) -> NoiseShape:
+    """The shape; `more` is what right noise has only: `hidden` and `x_stride`."""
     rows, width = qkv.shape
+    begins, sizes, starts = _arrays(tuple(parts))
     return NoiseShape(
         requests=requests,
         noisy_samples=rows // requests,
         width=width,
         qkv_stride=qkv.stride(0),
-        sizes=Pair(*sizes),
-        offsets=Pair(0, width - sizes[1]),
+        projections=len(parts),
+        begins=begins,
+        sizes=sizes,
+        starts=starts,
         **more,
     )
 

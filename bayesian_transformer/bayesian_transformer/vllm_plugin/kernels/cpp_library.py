@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from ...files import atomic_path, cache_dir
-from ...noise import PROJECTIONS
+from ...noise_config import QKV
 from ...quantities import FIELDS
 from ...uncertainty import CONFIDENCE_TOP_K
 
@@ -32,10 +32,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 # Names that the sources take from here, as the members of an enum.
 NAMES = [f"-DQUANTITIES={','.join(FIELDS)}", f"-DDTYPES={','.join(DTYPES)}"]
 LANES = 16  # numbers in a vector
-CONSTANTS = {"LANES": LANES, "PROJECTIONS": len(PROJECTIONS), "TOP_K": CONFIDENCE_TOP_K}
+CONSTANTS = {"LANES": LANES, "PROJECTIONS": len(QKV), "TOP_K": CONFIDENCE_TOP_K}
 
 Index = ctypes.c_int64
-Pair = Index * len(PROJECTIONS)
+OfProjections = Index * len(QKV)
 
 
 class LibraryMismatch(RuntimeError):
@@ -58,7 +58,8 @@ class NoiseShape(ctypes.Structure):
 
     _fields_ = [
         *((name, Index) for name in ("requests", "noisy_samples", "hidden", "width", "x_stride", "qkv_stride")),
-        *((name, Pair) for name in ("sizes", "offsets", "starts")),
+        ("projections", Index),
+        *((name, OfProjections) for name in ("begins", "sizes", "starts")),
     ]
 
 
@@ -97,8 +98,8 @@ FUNCTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "draw_noise": (
         None,
-        _names(Int64s, "seeds positions")
-        | _names(Index, "layers noisy_samples requests width")
+        _names(Int64s, "seeds positions sites")
+        | _names(Index, "layers noisy_samples requests projections width")
         | {"z": Float32s, "threads": ctypes.c_int32},
     ),
     "add_right_noise": (
@@ -110,8 +111,8 @@ FUNCTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "add_left_noise": (
         None,
         {"shape": ctypes.POINTER(NoiseShape), "dtype": Index, "scale": Float32s}
-        | _names(Int64s, "seeds positions")
-        | {"layer": Index, "qkv": Numbers, "threads": ctypes.c_int32},
+        | _names(Int64s, "seeds positions sites")
+        | {"qkv": Numbers, "threads": ctypes.c_int32},
     ),
     "token_uncertainties": (
         None,

@@ -5,56 +5,63 @@ Those of the statistics are in ../../uncertainty.py.
 Row (s - 1) * B + b of P = (S - 1) * B particle rows is weight sample s of request b.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...noise import PROJECTIONS, site_index, standard_normal
+from ...noise import standard_normal
 
-Pair = tuple[int, int]  # of the q and the v part
 WHOLE_CONTEXT = 1 << 62  # a window that no text fills
 
 
-def draw_noise(out: Tensor, seeds: Tensor, positions: Tensor) -> None:
-    """Fill `out` [layers, P, 2, width], float32, with the right noise of all layers; seeds, positions: int64 [B]."""
-    layers, rows, projections, width = out.shape
-    sites = torch.arange(layers * projections, device=out.device).view(layers, 1, projections)
-    seed, position, sample = (t[:, None] for t in _row_counters(seeds, positions, rows))
-    out.copy_(standard_normal(seed, position, sites, sample, width))
+class Part(NamedTuple):
+    """Where the outputs of a noisy projection lie in a row [q + k + v]."""
+
+    begin: int  # the first of them in the row
+    size: int
+    start: int = 0  # index of the first within the whole projection, of which a tensor-parallel rank has a share
 
 
-def add_right_noise(qkv: Tensor, x: Tensor, basis: Tensor, z: Tensor, sigma: float, sizes: Pair) -> None:
-    """Perturb the q and v parts of `qkv` in place: += sigma * ||x||_2 * basis @ z, computed in float32.
+def draw_noise(out: Tensor, seeds: Tensor, positions: Tensor, sites: Tensor) -> None:
+    """Fill `out` [layers, P, N, width], float32, with the right noise of the N noisy projections of all layers.
+
+    Args:
+        seeds, positions: int64 [B].
+        sites: int64 [layers, N], numbers of the noise sites.
+    """
+    seed, position, sample = (t[:, None] for t in _row_counters(seeds, positions, out.shape[1]))
+    out.copy_(standard_normal(seed, position, sites[:, None], sample, out.shape[3]))
+
+
+def add_right_noise(qkv: Tensor, x: Tensor, basis: Tensor, z: Tensor, sigma: float, parts: Sequence[Part]) -> None:
+    """Perturb the N noisy parts of `qkv` in place: += sigma * ||x||_2 * basis @ z, computed in float32.
 
     Args:
         qkv: [P, q + k + v]; x: [P, hidden].
-        basis: [2 * rank, q + k + v], the q basis over the v basis, zero elsewhere.
-        z: float32 [P, 2 * rank].
-        sizes: widths of the q and v parts, which this function does not need.
+        basis: [N * rank, q + k + v], the basis of one part over that of the next, zero elsewhere.
+        z: float32 [P, N * rank].
+        parts: N of them, which this function does not need.
     """
     scale = sigma * torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
     qkv.add_((scale * z) @ basis.float())
 
 
 def add_left_noise(
-    qkv: Tensor, scale: Tensor, seeds: Tensor, positions: Tensor, layer: int, sizes: Pair, starts: Pair
+    qkv: Tensor, scale: Tensor, seeds: Tensor, positions: Tensor, sites: Tensor, parts: Sequence[Part]
 ) -> None:
-    """Perturb the q and v parts of `qkv` [P, q + k + v] in place: += scale * z, z drawn here, one value per output.
+    """Perturb the N noisy `parts` of `qkv` [P, q + k + v] in place: += scale * z, z drawn here, one value per output.
 
     Args:
-        scale: float32 [P, 2].
+        scale: float32 [P, N].
         seeds, positions: int64 [B].
-        sizes: widths of the q and v parts.
-        starts: index of each part's first output within the whole projection (a tensor-parallel rank has a share).
+        sites: int64 [N], numbers of the noise sites.
     """
     seed, position, sample = _row_counters(seeds, positions, len(qkv))
-    parts = (qkv[:, : sizes[0]], qkv[:, -sizes[1] :])
-    for projection, part in zip(range(len(PROJECTIONS)), parts, strict=True):
-        # Filled on the device: a copy from the host cannot be captured in a CUDA graph.
-        site = torch.full((), site_index(layer, projection), dtype=torch.int64, device=qkv.device)
-        z = standard_normal(seed, position, site, sample, sizes[projection], starts[projection])
-        part += scale[:, projection, None] * z
+    for index, part in enumerate(parts):
+        z = standard_normal(seed, position, sites[index], sample, part.size, part.start)
+        qkv[:, part.begin : part.begin + part.size] += scale[:, index, None] * z
 
 
 def _row_counters(seeds: Tensor, positions: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,13 +9,14 @@ noise.py bit for bit; the normals differ from its by the rounding of log, cos an
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...noise import PROJECTIONS
+from .plain import Part
 
 _UNIT = tl.constexpr(2.0**-24)
 _ANGLE = tl.constexpr(2.0 * math.pi * 2.0**-24)
@@ -25,48 +26,50 @@ _COLUMNS = 128
 _HIDDEN = 1024  # width of one step of the norm
 
 
-def draw_noise(out: Tensor, seeds: Tensor, positions: Tensor) -> None:
+def draw_noise(out: Tensor, seeds: Tensor, positions: Tensor, sites: Tensor) -> None:
     """Fill `out` with the standard normals of every layer, particle row and projection of a step.
 
     Args:
         out: float32 [layers, rows, projections, width], contiguous; rows is a multiple of B.
         seeds: int64 [B], noise seed of each request.
         positions: int64 [B], position of the current token of each request.
+        sites: int64 [layers, projections], contiguous, numbers of the noise sites.
     """
     layers, rows, projections, width = out.shape
     _check_rows(rows, seeds, positions)
-    if projections != len(PROJECTIONS) or out.dtype != torch.float32 or not out.is_contiguous():
-        raise ValueError(f"out must be a contiguous float32 [layers, rows, {len(PROJECTIONS)}, width]")
+    _check_sites(sites, layers, projections)
+    if out.dtype != torch.float32 or not out.is_contiguous():
+        raise ValueError(f"out must be a contiguous float32 [layers, rows, {projections}, width]")
     total = layers * rows * projections * triton.cdiv(width, 4)
     if total:
         _draw[(triton.cdiv(total, _DRAW_BLOCKS),)](
-            *(out, seeds, positions, len(seeds), rows, total),
+            *(out, seeds, positions, sites, len(seeds), rows, total),
             PROJECTIONS=projections,
             WIDTH=width,
             BLOCKS=_DRAW_BLOCKS,
         )
 
 
-def add_right_noise(qkv: Tensor, x: Tensor, basis: Tensor, z: Tensor, sigma: float, sizes: tuple[int, int]) -> None:
-    """Perturb the q and v parts of particle rows in place: += sigma * ||x||_2 * basis @ z, computed in float32.
+def add_right_noise(qkv: Tensor, x: Tensor, basis: Tensor, z: Tensor, sigma: float, parts: Sequence[Part]) -> None:
+    """Perturb the N noisy parts of particle rows in place: += sigma * ||x||_2 * basis @ z, computed in float32.
 
     Args:
         qkv: [P, q + k + v], any floating dtype and row stride.
         x: [P, hidden], the layer's input rows.
-        basis: [2 * rank, q + k + v], the q basis over the v basis (transposed, zeros elsewhere).
-        z: float32 [P, 2, rank] or [P, 2 * rank], contiguous.
-        sizes: widths of the q part and of the k part, which is that of the v part.
+        basis: [N * rank, q + k + v], the basis of one part over that of the next (transposed, zeros elsewhere).
+        z: float32 [P, N, rank] or [P, N * rank], contiguous.
+        parts: N of them.
     """
-    rows, (q_size, kv_size) = _check_qkv(qkv, sizes)
-    rank = basis.shape[0] // len(PROJECTIONS)
+    rows = _check_qkv(qkv, parts)
+    rank = basis.shape[0] // len(parts)
     if z.numel() != rows * basis.shape[0] or z.dtype != torch.float32 or not z.is_contiguous():
         raise ValueError(f"z must be a contiguous float32 [{rows}, {basis.shape[0]}], got {z.dtype} {[*z.shape]}")
     if x.shape[0] != rows or x.stride(1) != 1 or basis.shape[1] != qkv.shape[1] or basis.stride(1) != 1:
         raise ValueError(f"qkv {[*qkv.shape]}, x {[*x.shape]} and basis {[*basis.shape]} do not belong together")
     if rows:
-        _add_right[(triton.cdiv(rows, _ROWS), _column_programs(sizes))](
+        _add_right[(triton.cdiv(rows, _ROWS), _column_programs(parts))](
             *(qkv, qkv.stride(0), x, x.stride(0), basis, basis.stride(0), z, sigma),
-            *(rows, x.shape[1], q_size, kv_size),
+            *(rows, x.shape[1], *_columns_of(parts)),
             RANK=rank,
             ROWS=_ROWS,
             COLUMNS=_COLUMNS,
@@ -79,29 +82,31 @@ def add_left_noise(
     scale: Tensor,
     seeds: Tensor,
     positions: Tensor,
-    layer: int,
-    sizes: tuple[int, int],
-    starts: tuple[int, int] = (0, 0),
+    sites: Tensor,
+    parts: Sequence[Part],
 ) -> None:
-    """Perturb the q and v parts of particle rows in place: += scale * z, z standard normal, computed in float32.
+    """Perturb the N noisy parts of particle rows in place: += scale * z, z standard normal, computed in float32.
 
     Args:
         qkv: [P, q + k + v], any floating dtype and row stride.
-        scale: float32 [P, 2], sigma * ||basis^T x||_2 of q and v.
+        scale: float32 [P, N], sigma * ||basis^T x||_2 of each part.
         seeds, positions: int64 [B], as for `draw_noise`.
-        sizes: widths of the q part and of the k part, which is that of the v part.
-        starts: noise index of the first output of q and of v, multiples of 4 (a tensor-parallel rank's share).
+        sites: int64 [N], contiguous, numbers of the noise sites.
+        parts: N of them; their noise starts at multiples of 4.
     """
-    rows, (q_size, kv_size) = _check_qkv(qkv, sizes)
+    rows = _check_qkv(qkv, parts)
     _check_rows(rows, seeds, positions)
-    if any(start % 4 for start in starts):
-        raise ValueError(f"noise index must start at a multiple of 4, got {starts}")
-    if scale.shape != (rows, len(PROJECTIONS)) or scale.dtype != torch.float32 or not scale.is_contiguous():
-        raise ValueError(f"scale must be a contiguous float32 [{rows}, 2], got {scale.dtype} {[*scale.shape]}")
+    _check_sites(sites, len(parts))
+    if any(part.start % 4 for part in parts):
+        raise ValueError(f"noise index must start at a multiple of 4, got {[part.start for part in parts]}")
+    if scale.shape != (rows, len(parts)) or scale.dtype != torch.float32 or not scale.is_contiguous():
+        raise ValueError(
+            f"scale must be a contiguous float32 [{rows}, {len(parts)}], got {scale.dtype} {[*scale.shape]}"
+        )
     if rows:
-        _add_left[(triton.cdiv(rows, _ROWS), _column_programs(sizes))](
-            *(qkv, qkv.stride(0), scale, seeds, positions, len(seeds), layer * len(PROJECTIONS)),
-            *(rows, q_size, kv_size, starts[0] // 4, starts[1] // 4),
+        _add_left[(triton.cdiv(rows, _ROWS), _column_programs(parts))](
+            *(qkv, qkv.stride(0), scale, seeds, positions, sites, len(seeds)),
+            *(rows, *_columns_of(parts), tuple(part.start // 4 for part in parts)),
             ROWS=_ROWS,
             COLUMNS=_COLUMNS,
         )
@@ -115,15 +120,26 @@ def _check_rows(rows: int, seeds: Tensor, positions: Tensor) -> None:
         raise ValueError(f"{rows} particle rows cannot belong to {len(seeds)} requests")
 
 
-def _check_qkv(qkv: Tensor, sizes: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-    q_size, kv_size = sizes
-    if qkv.dim() != 2 or qkv.shape[1] != q_size + 2 * kv_size or qkv.stride(1) != 1:
-        raise ValueError(f"qkv must be [rows, {q_size + 2 * kv_size}] with adjacent columns, got {[*qkv.shape]}")
-    return qkv.shape[0], (q_size, kv_size)
+def _check_sites(sites: Tensor, *shape: int) -> None:
+    if sites.shape != shape or sites.dtype != torch.int64 or not sites.is_contiguous():
+        raise ValueError(f"sites must be a contiguous int64 {[*shape]}, got {sites.dtype} {[*sites.shape]}")
 
 
-def _column_programs(sizes: tuple[int, int]) -> int:
-    return sum(triton.cdiv(size, _COLUMNS) for size in sizes)
+def _check_qkv(qkv: Tensor, parts: Sequence[Part]) -> int:
+    """The number of rows."""
+    end = max(part.begin + part.size for part in parts)
+    if qkv.dim() != 2 or qkv.shape[1] < end or qkv.stride(1) != 1:
+        raise ValueError(f"qkv must be [rows, {end} or more] with adjacent columns, got {[*qkv.shape]}")
+    return qkv.shape[0]
+
+
+def _column_programs(parts: Sequence[Part]) -> int:
+    return sum(triton.cdiv(part.size, _COLUMNS) for part in parts)
+
+
+def _columns_of(parts: Sequence[Part]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where the parts begin, and their sizes."""
+    return tuple(part.begin for part in parts), tuple(part.size for part in parts)
 
 
 @triton.jit
@@ -156,6 +172,7 @@ def _draw(
     out: tl.tensor,
     seeds: tl.tensor,
     positions: tl.tensor,
+    sites: tl.tensor,
     requests: tl.tensor,
     rows: tl.tensor,
     total: tl.tensor,
@@ -168,8 +185,8 @@ def _draw(
     blocks_each: tl.constexpr = (WIDTH + 3) // 4
     vector, block = place // blocks_each, place % blocks_each
     row, projection = vector // PROJECTIONS % rows, vector % PROJECTIONS
-    site = vector // (PROJECTIONS * rows) * PROJECTIONS + projection
     inside = place < total
+    site = tl.load(sites + vector // (PROJECTIONS * rows) * PROJECTIONS + projection, mask=inside, other=0)
     seed = tl.load(seeds + row % requests, mask=inside, other=0)
     position = tl.load(positions + row % requests, mask=inside, other=0)
     z = tl.reshape(_normals(seed, position, site, row // requests + 1, block), (BLOCKS, 4))
@@ -178,13 +195,15 @@ def _draw(
 
 
 @triton.jit
-def _columns(q_size: tl.tensor, kv_size: tl.tensor, COLUMNS: tl.constexpr) -> tl.tensor:
-    """This program's projection (0 for q, 1 for v), its width, first column in it, and where it begins in qkv."""
-    q_programs = tl.cdiv(q_size, COLUMNS)
-    program = tl.program_id(1)
-    projection = tl.where(program < q_programs, 0, 1)
-    size = tl.where(projection == 0, q_size, kv_size)
-    return projection, size, (program - projection * q_programs) * COLUMNS, projection * (q_size + kv_size)
+def _columns(begins: tl.tuple, sizes: tl.tuple, COLUMNS: tl.constexpr) -> tl.tensor:
+    """This program's part, the width of the part, the first column in it, and where the part begins in qkv."""
+    part, first, size, begin = 0, tl.program_id(1) * COLUMNS, sizes[0], begins[0]
+    for i in tl.static_range(1, len(sizes)):
+        columns = tl.cdiv(size, COLUMNS) * COLUMNS  # that the programs of the part before have
+        is_later = (part == i - 1) & (first >= columns)
+        part, first = tl.where(is_later, i, part), tl.where(is_later, first - columns, first)
+        size, begin = tl.where(is_later, sizes[i], size), tl.where(is_later, begins[i], begin)
+    return part, size, first, begin
 
 
 @triton.jit
@@ -199,30 +218,30 @@ def _add_right(
     sigma: tl.tensor,
     rows: tl.tensor,
     hidden: tl.tensor,
-    q_size: tl.tensor,
-    kv_size: tl.tensor,
+    begins: tl.tuple,
+    sizes: tl.tuple,
     RANK: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     HIDDEN: tl.constexpr,
 ) -> None:
-    """Program (i, j): ROWS rows and COLUMNS columns of q or v."""
-    projection, size, first, begin = _columns(q_size, kv_size, COLUMNS)
+    """Program (i, j): ROWS rows and COLUMNS columns of a part."""
+    part, size, first, begin = _columns(begins, sizes, COLUMNS)
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     squares = tl.zeros((ROWS, HIDDEN), dtype=tl.float32)
     for start in range(0, hidden, HIDDEN):
         feature = start + tl.arange(0, HIDDEN)
         inside = (row < rows)[:, None] & (feature < hidden)[None, :]
-        part = tl.load(x + row[:, None] * x_stride + feature[None, :], mask=inside, other=0.0).to(tl.float32)
-        squares += part * part
+        values = tl.load(x + row[:, None] * x_stride + feature[None, :], mask=inside, other=0.0).to(tl.float32)
+        squares += values * values
     scale = sigma * tl.sqrt_rn(tl.sum(squares, axis=1))
 
     column = first + tl.arange(0, COLUMNS)
     noise = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     for i in tl.static_range(RANK):
-        vector = projection * RANK + i
+        vector = part * RANK + i
         direction = tl.load(basis + vector * basis_stride + begin + column, mask=column < size, other=0.0)
-        coefficient = tl.load(z + row * (2 * RANK) + vector, mask=row < rows, other=0.0)
+        coefficient = tl.load(z + row * (len(sizes) * RANK) + vector, mask=row < rows, other=0.0)
         noise += coefficient[:, None] * direction.to(tl.float32)[None, :]
     place = qkv + row[:, None] * qkv_stride + begin + column[None, :]
     inside = (row < rows)[:, None] & (column < size)[None, :]
@@ -230,34 +249,36 @@ def _add_right(
     tl.store(place, clean + scale[:, None] * noise, mask=inside)
 
 
-@triton.jit(do_not_specialize=["first_site"])
+@triton.jit
 def _add_left(
     qkv: tl.tensor,
     qkv_stride: tl.tensor,
     scale: tl.tensor,
     seeds: tl.tensor,
     positions: tl.tensor,
+    sites: tl.tensor,
     requests: tl.tensor,
-    first_site: tl.tensor,
     rows: tl.tensor,
-    q_size: tl.tensor,
-    kv_size: tl.tensor,
-    q_block: tl.tensor,
-    v_block: tl.tensor,
+    begins: tl.tuple,
+    sizes: tl.tuple,
+    blocks: tl.tuple,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ) -> None:
-    """Program (i, j): ROWS rows and COLUMNS columns of q or v."""
-    projection, size, first, begin = _columns(q_size, kv_size, COLUMNS)
+    """Program (i, j): ROWS rows and COLUMNS columns of a part; `blocks` are those of four normals where parts start."""
+    part, size, first, begin = _columns(begins, sizes, COLUMNS)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     seed = tl.load(seeds + row % requests)
     position = tl.load(positions + row % requests)
-    block = tl.where(projection == 0, q_block, v_block) + first // 4 + tl.arange(0, COLUMNS // 4)
+    start = blocks[0]
+    for i in tl.static_range(1, len(blocks)):
+        start = tl.where(part == i, blocks[i], start)
+    block = start + first // 4 + tl.arange(0, COLUMNS // 4)
     sample = row // requests + 1
-    z = _normals(seed[:, None], position[:, None], first_site + projection, sample[:, None], block[None, :])
+    z = _normals(seed[:, None], position[:, None], tl.load(sites + part), sample[:, None], block[None, :])
     column = first + tl.arange(0, COLUMNS)
     inside = (row < rows)[:, None] & (column < size)[None, :]
-    factor = tl.load(scale + row * 2 + projection, mask=row < rows, other=0.0)
+    factor = tl.load(scale + row * len(sizes) + part, mask=row < rows, other=0.0)
     place = qkv + row.to(tl.int64)[:, None] * qkv_stride + begin + column[None, :]
     clean = tl.load(place, mask=inside, other=0.0).to(tl.float32)
     tl.store(place, clean + factor[:, None] * tl.reshape(z, (ROWS, COLUMNS)), mask=inside)

@@ -36,18 +36,21 @@ FUNCTION(particle_attention, const AttentionShape* shape, Dtype dtype, const voi
     });
 }
 
-// z [layers, noisy_samples * requests, PROJECTIONS, width]: right noise of a step. Row (s - 1) * requests + b is weight
-// sample s of request b.
-FUNCTION(draw_noise, const int64_t* seeds, const int64_t* positions, int64_t layers, int64_t noisy_samples,
-         int64_t requests, int64_t width, float* z, int threads) {
+// z [layers, noisy_samples * requests, projections, width]: right noise of a step. Row (s - 1) * requests + b is weight
+// sample s of request b. sites [layers, projections].
+FUNCTION(draw_noise, const int64_t* seeds, const int64_t* positions, const int64_t* sites, int64_t layers,
+         int64_t noisy_samples, int64_t requests, int64_t projections, int64_t width, float* z, int threads) {
 #pragma omp parallel for num_threads(threads)
-    for (int64_t i = 0; i < layers * noisy_samples * requests * PROJECTIONS; i++) {
-        int64_t projection = i % PROJECTIONS, row = i / PROJECTIONS % (noisy_samples * requests);
-        int64_t layer = i / PROJECTIONS / (noisy_samples * requests), request = row % requests;
-        for (int64_t start = 0; start < width; start += 4) {
-            Normals normals = draw(seeds[request], positions[request], uint32_t(PROJECTIONS * layer + projection),
-                                   uint32_t(row / requests + 1), uint32_t(start / 4));
-            for (int64_t j = start; j < start + 4 && j < width; j++) z[i * width + j] = normals.z[j - start];
+    for (int64_t i = 0; i < layers * noisy_samples * requests; i++) {
+        int64_t layer = i / (noisy_samples * requests), row = i % (noisy_samples * requests), request = row % requests;
+        uint32_t sample = uint32_t(row / requests + 1);
+        for (int64_t projection = 0; projection < projections; projection++) {
+            uint32_t site = uint32_t(sites[layer * projections + projection]);
+            float* to = z + (i * projections + projection) * width;
+            for (int64_t start = 0; start < width; start += 4) {
+                Normals normals = draw(seeds[request], positions[request], site, sample, uint32_t(start / 4));
+                for (int64_t j = start; j < start + 4 && j < width; j++) to[j] = normals.z[j - start];
+            }
         }
     }
 }
@@ -58,22 +61,22 @@ FUNCTION(add_right_noise, const NoiseShape* shape, Dtype dtype, const void* x, c
         using T = decltype(zero);
 #pragma omp parallel for num_threads(threads)
         for (int64_t row = 0; row < shape->requests * shape->noisy_samples; row++)
-            add_right<T>(*shape, (const T*)x + row * shape->x_stride, (const T*)basis, z + row * PROJECTIONS * rank, rank,
-                         sigma, (T*)qkv + row * shape->qkv_stride);
+            add_right<T>(*shape, (const T*)x + row * shape->x_stride, (const T*)basis, z + row * shape->projections * rank,
+                         rank, sigma, (T*)qkv + row * shape->qkv_stride);
     });
 }
 
-// qkv row += scale * z over the q and v columns; scale [noisy_samples * requests, PROJECTIONS].
+// qkv row += scale * z in the noisy columns; scale [noisy_samples * requests, projections], sites [projections].
 FUNCTION(add_left_noise, const NoiseShape* shape, Dtype dtype, const float* scale, const int64_t* seeds,
-         const int64_t* positions, int64_t layer, void* qkv, int threads) {
+         const int64_t* positions, const int64_t* sites, void* qkv, int threads) {
     with_type(dtype, [&](auto zero) {
         using T = decltype(zero);
 #pragma omp parallel for num_threads(threads)
-        for (int64_t i = 0; i < shape->requests * shape->noisy_samples * PROJECTIONS; i++) {
-            int64_t row = i / PROJECTIONS, projection = i % PROJECTIONS, request = row % shape->requests;
-            T* to = (T*)qkv + row * shape->qkv_stride + shape->offsets[projection];
+        for (int64_t i = 0; i < shape->requests * shape->noisy_samples * shape->projections; i++) {
+            int64_t row = i / shape->projections, projection = i % shape->projections, request = row % shape->requests;
+            T* to = (T*)qkv + row * shape->qkv_stride + shape->begins[projection];
             for (int64_t start = 0; start < shape->sizes[projection]; start += 4) {
-                Normals normals = draw(seeds[request], positions[request], uint32_t(PROJECTIONS * layer + projection),
+                Normals normals = draw(seeds[request], positions[request], uint32_t(sites[projection]),
                                        uint32_t(row / shape->requests + 1), uint32_t((shape->starts[projection] + start) / 4));
                 for (int64_t j = start; j < start + 4 && j < shape->sizes[projection]; j++)
                     to[j] = rounded<T>(float(to[j]) + scale[i] * normals.z[j - start]);

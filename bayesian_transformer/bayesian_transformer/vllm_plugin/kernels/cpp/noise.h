@@ -4,7 +4,7 @@
 #include "common.h"
 #include "describe.h"
 
-constexpr int64_t PROJECTIONS = 2;
+constexpr int64_t PROJECTIONS = 3;  // q, k and v: at most so many are noisy
 CONSTANT(PROJECTIONS);
 
 struct Normals {
@@ -31,8 +31,9 @@ struct NoiseShape {
     static constexpr const char* NAME = "NoiseShape";
     int64_t requests, noisy_samples, hidden, width;  // width: of a row of the fused q, k, v output
     int64_t x_stride, qkv_stride;                    // from row to row
-    int64_t sizes[PROJECTIONS];                      // width of each part
-    int64_t offsets[PROJECTIONS];                    // where it begins in a row
+    int64_t projections;                             // how many are noisy
+    int64_t begins[PROJECTIONS];                     // where each begins in a row
+    int64_t sizes[PROJECTIONS];                      // its width
     int64_t starts[PROJECTIONS];                     // noise index of its first output
 };
 STRUCT(NoiseShape);
@@ -42,11 +43,12 @@ MEMBER(NoiseShape, hidden);
 MEMBER(NoiseShape, width);
 MEMBER(NoiseShape, x_stride);
 MEMBER(NoiseShape, qkv_stride);
+MEMBER(NoiseShape, projections);
+MEMBER(NoiseShape, begins);
 MEMBER(NoiseShape, sizes);
-MEMBER(NoiseShape, offsets);
 MEMBER(NoiseShape, starts);
 
-// qkv row += sigma * ||x|| * z basis, over the q and v columns; z [2 * rank], basis [2 * rank, width].
+// qkv row += sigma * ||x|| * z basis, in the noisy columns; z [projections * rank], basis [projections * rank, width].
 template <typename T>
 void add_right(const NoiseShape& shape, const T* x, const T* basis, const float* z, int64_t rank, float sigma, T* qkv) {
     Floats squares{};
@@ -55,9 +57,9 @@ void add_right(const NoiseShape& shape, const T* x, const T* basis, const float*
     float square = sum(squares);
     for (; i < shape.hidden; i++) square += float(x[i]) * float(x[i]);
     float scale = sigma * std::sqrt(square);
-    for (int64_t projection = 0; projection < PROJECTIONS; projection++) {
-        const T* vectors = basis + projection * rank * shape.width + shape.offsets[projection];
-        T* to = qkv + shape.offsets[projection];
+    for (int64_t projection = 0; projection < shape.projections; projection++) {
+        const T* vectors = basis + projection * rank * shape.width + shape.begins[projection];
+        T* to = qkv + shape.begins[projection];
         int64_t column = 0;
         for (; column + LANES <= shape.sizes[projection]; column += LANES) {
             Floats noise{};
