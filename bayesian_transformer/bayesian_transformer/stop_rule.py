@@ -62,6 +62,11 @@ class StopRule:
                 raise ValueError(f"{key} is missing beside {min(asked)}; a rule needs {_STOP} and {_THRESHOLD}")
         return cls(asked[_STOP], asked[_THRESHOLD], asked.get(_WINDOW, DEFAULT_WINDOW), asked.get(_MIN_TOKENS, 0))
 
+    @property
+    def sign(self) -> int:
+        """Times which a mean grows with confidence."""
+        return QUANTITY_BY_NAME[self.quantity].sign
+
     def request_keys(self) -> dict[str, Any]:
         """What `from_request` reads."""
         return dict(zip(REQUEST_KEYS, (self.quantity, self.threshold, self.window, self.min_tokens), strict=True))
@@ -81,16 +86,15 @@ class StopWatch:
 
     def __init__(self, rule: StopRule) -> None:
         self.rule = rule
-        self._sign = QUANTITY_BY_NAME[rule.quantity].sign
         self._tokens = 0
         self._last: deque[float] = deque(maxlen=rule.window)
 
     def stops(self, value: float | None) -> bool:
         """Whether the response stops after its next token, which has this value of the rule's quantity."""
         self._tokens += 1
-        self._last.append(math.nan if value is None else value)
-        if self._tokens < max(self.rule.window, self.rule.min_tokens) or not all(map(math.isfinite, self._last)):
+        self._last.append(value if value is not None and math.isfinite(value) else math.nan)
+        if self._tokens < max(self.rule.window, self.rule.min_tokens):
             return False
-        # Summed anew and exactly, so that the same window stops wherever it occurs.
+        # Summed anew and exactly, so that the same window stops wherever it occurs. NaN is on no side of a threshold.
         mean = math.fsum(self._last) / self.rule.window
-        return self._sign * mean < self._sign * self.rule.threshold
+        return self.rule.sign * mean < self.rule.sign * self.rule.threshold
