@@ -109,7 +109,7 @@ def cells(row: Outcome) -> dict[str, Any]:
 
 def text_table(outcomes: Sequence[Outcome]) -> str:
     """The table for a terminal."""
-    head = ("stop where", "tokens saved", "wrong stopped", "right lost", "blindly", "difference", "by a token limit")
+    head = ("stop where", "tokens saved", "wrong stopped", "right lost", "blindly", "difference", "token limit")
     body = [
         (
             f"{row.rule.quantity} {'>' if row.rule.sign < 0 else '<'} {row.rule.threshold:.4g}",
