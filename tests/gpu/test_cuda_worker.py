@@ -18,7 +18,7 @@ from bayesian_transformer.config import NoiseConfig
 from bayesian_transformer.uncertainty import FIELDS
 from bayesian_transformer.vllm_plugin import worker
 from bayesian_transformer.vllm_plugin.model_mixin import TFBModelMixin
-from bayesian_transformer.vllm_plugin.outputs import uncertainty_scheduler
+from bayesian_transformer.vllm_plugin.stopping import uncertainty_scheduler
 
 
 class Head:
@@ -96,10 +96,11 @@ def test_an_asynchronous_output_waits_for_its_statistics(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("is_async", [False, True])
 def test_the_scheduler_is_the_stock_one_with_the_lane_on(is_async: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in ((scheduler, "Scheduler"), (async_scheduler, "AsyncScheduler")):
-        monkeypatch.setattr(module, name, lambda name=name, **kwargs: SimpleNamespace(kind=name, **kwargs))
+        monkeypatch.setattr(module, name, type(name, (SimpleNamespace,), {}))
     config = SimpleNamespace(scheduler_config=SimpleNamespace(async_scheduling=is_async))
     made = uncertainty_scheduler(config, block_size=16)
-    assert (made.kind, made.block_size) == ("AsyncScheduler" if is_async else "Scheduler", 16)
+    assert type(made).__bases__[1].__name__ == ("AsyncScheduler" if is_async else "Scheduler")
+    assert made.block_size == 16
     assert made.vllm_config is config
     assert made.return_sampling_mask
 

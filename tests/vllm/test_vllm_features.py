@@ -15,6 +15,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bayesian_transformer.scoring import score
+from bayesian_transformer.stop_rule import StopRule
+from bayesian_transformer.uncertainty import FIELDS
 from tests.helpers.vllm_engines import table, token_prompts
 
 pytest.importorskip("vllm")
@@ -123,6 +125,15 @@ def test_bad_words_and_allowed_tokens(served: Served, free: list[int]) -> None:
     assert word not in [served.tokenizer.decode([token]) for token in others]
     allowed = [*range(200, 216)]
     assert set(served.complete(allowed_token_ids=allowed, temperature=1.0).token_ids) <= set(allowed)
+
+
+def test_a_response_is_stopped_by_its_uncertainty(served: Served, free: list[int]) -> None:
+    values = table(served.complete())[:, FIELDS.index("epistemic")].tolist()
+    rule = StopRule("epistemic", sorted(values)[-3], window=1)
+    stopped = served.complete(extra_args=rule.request_keys())
+    assert list(stopped.token_ids) == free[: rule.stopped_after(values)]
+    assert 0 < len(stopped.token_ids) < TOKENS
+    assert (stopped.finish_reason, stopped.stop_reason) == ("stop", "uncertainty")
 
 
 @pytest.mark.parametrize("interval", [1, 5])

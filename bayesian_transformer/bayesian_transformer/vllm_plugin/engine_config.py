@@ -46,7 +46,9 @@ class TFBModelConfig(VerifyAndUpdateConfig):
             if current_platform.is_cuda():
                 prepare_for_gpu(vllm_config)
         vllm_config.parallel_config.worker_cls = f"{_PACKAGE}.worker.TFBWorker"
-        vllm_config.scheduler_config.scheduler_cls = f"{_PACKAGE}.outputs.uncertainty_scheduler"
+        vllm_config.scheduler_config.scheduler_cls = f"{_PACKAGE}.stopping.uncertainty_scheduler"
+        model = vllm_config.model_config
+        model.logits_processors = [*(model.logits_processors or ()), f"{_PACKAGE}.stopping:RequestCheck"]
 
 
 def check_architecture(model_config: Any) -> None:

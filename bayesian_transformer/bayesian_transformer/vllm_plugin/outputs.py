@@ -5,8 +5,8 @@ processes by itself is the sampling-mask lane, one ragged row of numbers per gen
 `return_sampling_mask` is set (which TFB models refuse). We put eight float32 numbers per token on that lane; a real
 sampling mask holds integers, so the two cannot be confused. This module is all that knows about the lane.
 
-`worker.sample_tokens` (or `AsyncUncertaintyOutput`, where vLLM schedules ahead) calls `pack`; the lane is switched on
-by `uncertainty_scheduler`; in the front end `with_uncertainties`, put there by `substitutions.substitute`, unpacks.
+`worker.sample_tokens` (or `AsyncUncertaintyOutput`, where vLLM schedules ahead) calls `pack`; `stopping.py` switches
+the lane on; in the front end `with_uncertainties`, put there by `substitutions.substitute`, unpacks.
 
 Where a completion is made, only these numbers tell that its model is a TFB model. A request that is aborted before its
 first token has met none, so its completion is as stock vLLM makes it: without `uncertainties`.
@@ -22,11 +22,13 @@ from torch import Tensor
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.tokenizers.detokenizer_utils import convert_ids_list_to_tokens
+from vllm.v1.engine import FinishReason
 from vllm.v1.engine.output_processor import RequestState
 from vllm.v1.outputs import SamplingMaskLists
 
 from ..encoding import token_text
 from ..quantities import FIELDS
+from ..stop_rule import STOP_REASON
 from ..uncertainty import Uncertainty
 
 logger = logging.getLogger(__name__)
@@ -41,15 +43,9 @@ def pack(statistics: Tensor) -> SamplingMaskLists:
     )
 
 
-def uncertainty_scheduler(vllm_config: Any, **kwargs: Any) -> Any:
-    """Stock scheduler, lane switched on. A factory: async scheduling is resolved only after our config hook."""
-    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-    from vllm.v1.core.sched.scheduler import Scheduler
-
-    stock = AsyncScheduler if vllm_config.scheduler_config.async_scheduling else Scheduler
-    scheduler = stock(vllm_config=vllm_config, **kwargs)
-    scheduler.return_sampling_mask = True
-    return scheduler
+def unpack(masks: SamplingMaskLists, request: int) -> list[float]:
+    """The statistics of the new token of a request, by its place in the batch, in the order of FIELDS."""
+    return masks.slice_request(request, 1).token_ids.tolist()
 
 
 def with_uncertainties(stock: Any) -> Any:
@@ -64,6 +60,8 @@ def with_uncertainties(stock: Any) -> Any:
             self.uncertainties = []
         self.sampling_mask_chunks = []
         completion = stock(self, *args, **kwargs)
+        if completion.stop_reason == STOP_REASON:  # see `StoppingScheduler`: it stopped, and no length did
+            completion.finish_reason = str(FinishReason.STOP)
         delta = self.output_kind == RequestOutputKind.DELTA
         token_ids = completion.token_ids if delta else completion.token_ids[len(self.uncertainties) :]
         fresh = _uncertainties(token_ids, chunks, self.logprobs_processor.tokenizer)
