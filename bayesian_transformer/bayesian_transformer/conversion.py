@@ -21,13 +21,16 @@ from tqdm import tqdm
 
 from .architectures import ARCHITECTURES
 from .basis_cache import cached_basis_vectors
+from .basis_file import SUFFIX, write_basis_file
 from .carried_files import copy_carried_files
 from .checkpoint import (
     BASIS,
     CONFIG_FILE,
     INDEX_FILE,
     SINGLE_FILE,
+    StoredTensor,
     check_weight,
+    is_quantised,
     is_tfb,
     read_config,
     tensor_files,
@@ -35,7 +38,7 @@ from .checkpoint import (
 from .files import naming
 from .fitting import check_fit
 from .noise_config import DEFAULT_RANK, NoiseConfig, check_kind
-from .noisy_weights import noisy_weights
+from .noisy_weights import noisy_tensors, noisy_weights
 from .printable import one_line
 
 logger = logging.getLogger(__name__)
@@ -62,13 +65,7 @@ def convert_checkpoint(
 
     Raises ValueError, in one line that says what to do, for anything in the input that does not fit.
     """
-    check_kind(bayes_noise)
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1; got {rank}")
-    config = read_config(model_path)
-    name = check_architecture(model_path, config, architecture)
-    tensors = check_fit(model_path, config)
-    files = _check_files(model_path, tensors.keys())
+    config, tensors, files = _read_base(model_path, architecture, rank, bayes_noise)
     _check_output(model_path, output_path, files, overwrite)
     noisy = {noisy.tensor for noisy in noisy_weights(config)}  # which are checked when they are read
     _check_values(model_path, files, tensors.keys() - noisy)
@@ -76,8 +73,49 @@ def convert_checkpoint(
         copied = _copy_files(model_path, directory, files)
         basis = computed_bases(model_path, files, config, range(rank), bayes_noise)
         _save_basis(directory, files, copied, basis)
-        _write_json(directory / CONFIG_FILE, config | _tfb_keys(name, rank, bayes_noise, model_path))
+        _write_json(directory / CONFIG_FILE, config | _tfb_keys(config["model_type"], rank, bayes_noise, model_path))
     return output_path
+
+
+def convert_bases(
+    model_path: Path,
+    output_path: Path,
+    architecture: str | None = None,
+    rank: int = DEFAULT_RANK,
+    bayes_noise: str = "right",
+    overwrite: bool = False,
+) -> Path:
+    """Write the basis vectors of the base model alone to the file `output_path`, see basis_file.py; return that path.
+
+    Arguments and errors as those of `convert_checkpoint`.
+    """
+    if output_path.suffix != SUFFIX:
+        raise ValueError(f"{output_path}: basis vectors alone are one file; give it a name that ends in {SUFFIX}")
+    config, tensors, files = _read_base(model_path, architecture, rank, bayes_noise)
+    with _naming(output_path):
+        if output_path.exists() and not (overwrite and output_path.is_file()):
+            raise ValueError(f"{output_path}: exists already; choose another --output-path or pass --overwrite")
+    if output_path.resolve() in {(model_path / file).resolve() for file in files.values()}:
+        raise ValueError(f"{output_path}: holds weights of the model; choose another --output-path")
+    bases = computed_bases(model_path, files, config, range(rank), bayes_noise)
+    hidden_size = tensors[noisy_tensors(config, 0)[0]].shape[1]  # which config.json need not say
+    noise = NoiseConfig(bayes_noise=bayes_noise, basis_idx=tuple(range(rank)))
+    with _naming(output_path):
+        write_basis_file(output_path, bases, config | {"hidden_size": hidden_size}, noise)
+    return output_path
+
+
+def _read_base(
+    model_path: Path, architecture: str | None, rank: int, bayes_noise: str
+) -> tuple[dict[str, Any], dict[str, StoredTensor], dict[str, str]]:
+    """The config of a base checkpoint, its tensors, and their files; ValueError for anything that does not fit."""
+    check_kind(bayes_noise)
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1; got {rank}")
+    config = read_config(model_path)
+    check_architecture(model_path, config, architecture)
+    tensors = check_fit(model_path, config)
+    return config, tensors, _check_files(model_path, tensors.keys())
 
 
 def check_architecture(model_path: Path, config: dict[str, Any], architecture: str | None = None) -> str:
@@ -94,7 +132,7 @@ def check_architecture(model_path: Path, config: dict[str, Any], architecture: s
         raise ValueError(f"{path}: layer_types make this mistral a ministral, which is not supported")
     if config.get("use_bidirectional_attention"):
         raise ValueError(f"{path}: use_bidirectional_attention lets tokens see later ones, which particle rows do not")
-    if "quantization_config" in config:
+    if is_quantised(config):
         raise ValueError(f"{path}: the checkpoint is quantised; convert the unquantised model instead")
     return model_type
 
