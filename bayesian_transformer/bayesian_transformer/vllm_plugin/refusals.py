@@ -15,10 +15,17 @@ from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
 from ..architectures import architecture_of, is_plain
+from ..checkpoint import quantization
 
 _CACHE_DTYPES = ("auto", "bfloat16", "float16", "float32")
 # They hand a model whole tensors under the names of its checkpoint, but dummy, whose weights are made up.
 _LOAD_FORMATS = ("auto", "hf", "safetensors", "fastsafetensors", "instanttensor", "runai_streamer", "dummy")
+# Of checkpoints, as vLLM 0.30 to 0.33 call them, and of plain weights while they are loaded. Whatever they do to a
+# weight, a layer's input reaches its hook as it is, in the dtype of the model, and its output is in that dtype.
+QUANTIZATIONS = (
+    "awq", "auto_awq", "awq_marlin", "gptq", "auto_gptq", "gptq_marlin", "compressed-tensors", "fp8",
+    "online", "fp8_per_tensor", "fp8_per_block", "fp8_per_channel",
+)  # fmt: skip
 _GRAPH_MODES = (None, CUDAGraphMode.NONE, CUDAGraphMode.FULL_DECODE_ONLY)
 
 
@@ -90,7 +97,8 @@ SETTINGS = (
     ),
     Refusal(
         "enable_lora",
-        "Not tested: the basis vectors are those of the weights without an adapter.",
+        "vLLM's layer with adapters passes by the hook that adds the noise, and gives adapters to scheduled rows, "
+        "which particle rows are not. Merge the adapter.",
         lambda c: c.lora_config is not None,
     ),
     Refusal(
@@ -100,7 +108,7 @@ SETTINGS = (
     ),
     Refusal(
         "weight_transfer_config",
-        "A trainer sends weights without the basis vectors, which would stay those of the old weights.",
+        "Not tested. To an engine on a TFB model a trainer would have to send basis vectors with the weights.",
         lambda c: getattr(c, "weight_transfer_config", None) is not None,
     ),
     Refusal(
@@ -114,9 +122,22 @@ SETTINGS = (
         lambda c: c.cache_config.kv_offloading_size is not None,
     ),
     Refusal(
-        "quantization",
-        "Not tested: conversion computes the basis vectors of plain weights.",
-        lambda c: c.model_config.quantization is not None,
+        "quantization={}",
+        "Only of these it is known that a layer's input and output stay what they are without it.",
+        lambda c: c.model_config.quantization not in (None, *QUANTIZATIONS) and c.model_config.quantization,
+        listed=f"a quantization other than {', '.join(QUANTIZATIONS)}",
+    ),
+    Refusal(
+        "transform_config of a quantised checkpoint",
+        "Its weights are rotated, and their singular vectors are not those of the unquantised model.",
+        lambda c: quantization(vars(c.model_config.hf_config)).get("transform_config"),
+    ),
+    Refusal(
+        "kv_cache_scheme of a quantised checkpoint (choose a kv_cache_dtype of 16 bits)",
+        "The attention of the particle rows does not read a cache of fp8, which it asks for where none is chosen.",
+        lambda c: (
+            c.cache_config.cache_dtype == "auto" and quantization(vars(c.model_config.hf_config)).get("kv_cache_scheme")
+        ),
     ),
     Refusal(
         "load_format={} of a plain checkpoint (convert it, or choose auto)",
