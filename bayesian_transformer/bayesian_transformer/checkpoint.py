@@ -30,6 +30,7 @@ _SAMPLED_BYTES = 4096
 _CHECKED_ELEMENTS = 1 << 24  # at a time, which bounds the memory
 _MOST_JSON_BYTES = 1 << 25  # far above the index of the largest model
 _FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+FLOAT_NAMES = ("F32", "F16", "BF16", "F64")  # what safetensors calls them
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,16 @@ def read_config(model_path: Path) -> dict[str, Any]:
 def is_tfb(config: Mapping[str, Any]) -> bool:
     """Whether a config.json belongs to a TFB checkpoint."""
     return config.get("model_type") in [architecture.model_type for architecture in ARCHITECTURES.values()]
+
+
+def is_quantised(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json belongs to a checkpoint whose weights are packed integers or eight-bit floats."""
+    return bool(quantization(config))
+
+
+def quantization(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config.json says of how the weights are quantised; {} if they are not."""
+    return config.get("quantization_config") or config.get("compression_config") or {}
 
 
 def check_link(path: Path) -> None:

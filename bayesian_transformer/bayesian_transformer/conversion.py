@@ -21,13 +21,16 @@ from tqdm import tqdm
 
 from .architectures import ARCHITECTURES, architecture_of
 from .basis_cache import cached_basis_vectors
+from .basis_file import SUFFIX, write_basis_file
 from .carried_files import copy_carried_files
 from .checkpoint import (
     BASIS,
     CONFIG_FILE,
     INDEX_FILE,
     SINGLE_FILE,
+    StoredTensor,
     check_weight,
+    is_quantised,
     is_tfb,
     read_config,
     tensor_files,
@@ -35,7 +38,7 @@ from .checkpoint import (
 from .files import naming
 from .fitting import check_fit
 from .noise_config import DEFAULT_RANK, PROJECTIONS, NoiseConfig
-from .noisy_weights import noisy_weights
+from .noisy_weights import noisy_tensors, noisy_weights
 from .printable import one_line
 
 logger = logging.getLogger(__name__)
@@ -64,27 +67,66 @@ def convert_checkpoint(
 
     Raises ValueError, in one line that says what to do, for anything in the input that does not fit.
     """
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1; got {rank}")
-    noise = NoiseConfig().replaced(
-        bayes_noise=bayes_noise, basis_idx=[*range(rank)], bayes_projections=bayes_projections
-    )
-    config = read_config(model_path)
-    name = check_architecture(model_path, config, architecture)
-    tensors = check_fit(model_path, config)
-    files = _check_files(model_path, tensors.keys())
+    noise = _noise(rank, bayes_noise, bayes_projections)
+    config, tensors, files = _read_base(model_path, architecture)
     _check_output(model_path, output_path, files, overwrite)
-    noisy = {
-        noisy.tensor for noisy in noisy_weights(config, noise.bayes_projections)
-    }  # which are checked when they are read
+    # Those are checked when they are read.
+    noisy = {noisy.tensor for noisy in noisy_weights(config, noise.bayes_projections)}
     _check_values(model_path, files, tensors.keys() - noisy)
     with new_directory(output_path) as directory:
         copied = _copy_files(model_path, directory, files)
         basis = computed_bases(model_path, files, config, noise)
         _save_basis(directory, files, copied, basis)
         keys = {key: value for key, value in config.items() if key != "bayes_projections"}  # not always replaced
-        _write_json(directory / CONFIG_FILE, keys | _tfb_keys(name, noise, model_path))
+        _write_json(directory / CONFIG_FILE, keys | _tfb_keys(config["model_type"], noise, model_path))
     return output_path
+
+
+def convert_bases(
+    model_path: Path,
+    output_path: Path,
+    architecture: str | None = None,
+    rank: int = DEFAULT_RANK,
+    bayes_noise: str = "right",
+    overwrite: bool = False,
+    bayes_projections: Sequence[str] = PROJECTIONS,
+) -> Path:
+    """Write the basis vectors of the base model alone to the file `output_path`, see basis_file.py; return that path.
+
+    Arguments and errors as those of `convert_checkpoint`.
+    """
+    if output_path.suffix != SUFFIX:
+        raise ValueError(f"{output_path}: basis vectors alone are one file; give it a name that ends in {SUFFIX}")
+    noise = _noise(rank, bayes_noise, bayes_projections)
+    config, tensors, files = _read_base(model_path, architecture)
+    with _naming(output_path):
+        if output_path.exists() and not (overwrite and output_path.is_file()):
+            raise ValueError(f"{output_path}: exists already; choose another --output-path or pass --overwrite")
+    if output_path.resolve() in {(model_path / file).resolve() for file in files.values()}:
+        raise ValueError(f"{output_path}: holds weights of the model; choose another --output-path")
+    bases = computed_bases(model_path, files, config, noise)
+    hidden_size = tensors[noisy_tensors(config, 0)[0]].shape[1]  # which config.json need not say
+    with _naming(output_path):
+        write_basis_file(output_path, bases, config | {"hidden_size": hidden_size}, noise)
+    return output_path
+
+
+def _noise(rank: int, bayes_noise: str, bayes_projections: Sequence[str]) -> NoiseConfig:
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1; got {rank}")
+    return NoiseConfig().replaced(
+        bayes_noise=bayes_noise, basis_idx=[*range(rank)], bayes_projections=bayes_projections
+    )
+
+
+def _read_base(
+    model_path: Path, architecture: str | None
+) -> tuple[dict[str, Any], dict[str, StoredTensor], dict[str, str]]:
+    """The config of a base checkpoint, its tensors, and their files; ValueError for anything that does not fit."""
+    config = read_config(model_path)
+    check_architecture(model_path, config, architecture)
+    tensors = check_fit(model_path, config)
+    return config, tensors, _check_files(model_path, tensors.keys())
 
 
 def check_architecture(model_path: Path, config: dict[str, Any], architecture: str | None = None) -> str:
@@ -102,7 +144,7 @@ def check_architecture(model_path: Path, config: dict[str, Any], architecture: s
         raise ValueError(f"{path}: layer_types make this mistral a ministral, which is not supported")
     if config.get("use_bidirectional_attention"):
         raise ValueError(f"{path}: use_bidirectional_attention lets tokens see later ones, which particle rows do not")
-    if "quantization_config" in config:
+    if is_quantised(config):
         raise ValueError(f"{path}: the checkpoint is quantised; convert the unquantised model instead")
     return name
 

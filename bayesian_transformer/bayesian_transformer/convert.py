@@ -14,7 +14,9 @@ AUTO = "auto"
 
 @click.command(help="Convert a base model to a TFB model: its weights plus the basis vectors that carry the noise.")
 @click.option("--model-path", required=True, type=click.Path(path_type=Path), help="Folder of the base model.")
-@click.option("--output-path", required=True, type=click.Path(path_type=Path), help="Folder to write the TFB model to.")
+@click.option(
+    "--output-path", required=True, type=click.Path(path_type=Path), help="Folder of the TFB model, which is written."
+)
 @click.option(
     "--architecture",
     default=AUTO,
@@ -24,7 +26,10 @@ AUTO = "auto"
 )
 @click.option("--rank", default=DEFAULT_RANK, show_default=True, help="Singular directions that carry noise.")
 @click.option("--bayes-noise", default="right", show_default=True, type=click.Choice(NOISE_KINDS))
-@click.option("--overwrite", is_flag=True, help="Replace an existing output folder.")
+@click.option("--overwrite", is_flag=True, help="Replace what is there already.")
+@click.option(
+    "--bases-only", is_flag=True, help="Write the basis vectors alone, to a file, for quantised siblings of the model."
+)
 @click.option(
     "--bayes-projections",
     default=",".join(PROJECTIONS),
@@ -32,10 +37,11 @@ AUTO = "auto"
     type=Projections(),
     help=PROJECTIONS_HELP,
 )
-def main(model_path: Path, output_path: Path, architecture: str, **options: Any) -> None:
-    from .conversion import convert_checkpoint  # seconds, which --help does without
+def main(model_path: Path, output_path: Path, architecture: str, bases_only: bool, **options: Any) -> None:
+    from .conversion import convert_bases, convert_checkpoint  # seconds, which --help does without
 
     with one_line_errors():
         family = None if architecture == AUTO else architecture
-        convert_checkpoint(model_path, output_path, family, **options)
+        convert = convert_bases if bases_only else convert_checkpoint
+        convert(model_path, output_path, family, **options)
     click.echo(f"wrote {output_path}")

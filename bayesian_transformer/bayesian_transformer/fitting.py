@@ -5,7 +5,7 @@ allocates it before it reads a file. So this comes first. The model is built wit
 class of the base family.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +16,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from .architectures import architecture_of
+from .basis_file import check_basis_file
 from .checkpoint import (
     BASIS,
     CONFIG_FILE,
+    FLOAT_NAMES,
     INDEX_FILE,
     StoredTensor,
+    is_quantised,
     is_tfb,
     read_config,
     reads_single_file,
@@ -30,9 +33,10 @@ from .noise_config import NoiseConfig
 from .noisy_weights import noisy_tensors, noisy_weights
 
 _MOST_POSITIONS = 1 << 25  # vLLM fills a table of so many rows; the longest models have ten million
-_DTYPES = ("F64", "F32", "F16", "BF16")
 # Keys that say how a model is loaded, not what it is made of.
-_NOT_OF_THE_MODEL = ("model_type", "architectures", "auto_map", "transformers_weights")
+_NOT_OF_THE_MODEL = (
+    "model_type", "architectures", "auto_map", "transformers_weights", "quantization_config", "compression_config",
+)  # fmt: skip
 
 
 def check_fit(folder: Path, config: Mapping[str, Any]) -> dict[str, StoredTensor]:
@@ -43,6 +47,7 @@ def check_fit(folder: Path, config: Mapping[str, Any]) -> dict[str, StoredTensor
 
     ValueError, in one line that names file and tensor, for a tensor that is missing or has another shape or a dtype
     that is not floating, the basis vectors of a TFB model among them, and for a config that no model can be made of.
+    The packed tensors of a quantised checkpoint are not looked into. The file `basis_path` of the config is.
     """
     if config.get("transformers_weights") is not None:
         raise ValueError(
@@ -55,19 +60,28 @@ def check_fit(folder: Path, config: Mapping[str, Any]) -> dict[str, StoredTensor
             f"got {positions!r}"
         )
     tensors = stored_tensors(folder)
-    _check_layers(folder, config, tensors)
-    found = {}
+    packed = _packed(tensors) if is_quantised(config) else set()
+    _check_layers(folder, config, tensors, packed)
+    found, shapes = {}, {}
     model = _without_storage(folder, config)
     _check_experts(folder, model, tensors)
     for name, shape, is_shared in _parameters(model):
+        shapes[name] = shape
+        if name.rpartition(".")[0] in packed:
+            continue
         if name in tensors:
             _check_tensor(folder, name, tensors[name], shape)
             found[name] = tensors[name]
         elif not is_shared:
             raise ValueError(_missing(folder, name))
-    if is_tfb(config):
-        _check_basis(folder, config, tensors)
+    _check_bases(folder, config, tensors, shapes)
     return found
+
+
+def _packed(tensors: Mapping[str, StoredTensor]) -> set[str]:
+    """The modules of a quantised checkpoint whose weight is not stored as such."""
+    modules = {name.rpartition(".")[0] for name in tensors}
+    return {module for module in modules if getattr(tensors.get(f"{module}.weight"), "dtype", "") not in FLOAT_NAMES}
 
 
 def _check_tensor(folder: Path, name: str, tensor: StoredTensor, shape: tuple[int, ...]) -> None:
@@ -78,20 +92,41 @@ def _check_tensor(folder: Path, name: str, tensor: StoredTensor, shape: tuple[in
             f"{where} has shape {list(tensor.shape)} where {CONFIG_FILE} asks for {list(shape)}; "
             f"{advice if name.endswith(BASIS) else 'get the model again'}"
         )
-    if tensor.dtype not in _DTYPES:
+    if tensor.dtype not in FLOAT_NAMES:
         raise ValueError(f"{where}: dtype {tensor.dtype} is not supported; use an unquantised checkpoint")
 
 
-def _check_basis(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> None:
+def _check_bases(
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, StoredTensor],
+    weights: Mapping[str, tuple[int, ...]],
+) -> None:
+    """`weights` are the shapes of the weights by name. A base model whose config asks for no bases has none."""
+    basis_path = config.get("basis_path")
+    if not is_tfb(config) and basis_path is None and "basis_idx" not in config:
+        return
     noise = NoiseConfig.from_model_config(SimpleNamespace(**config))
+    shapes = {}
     for noisy in noisy_weights(config, noise.bayes_projections):
-        if noisy.basis not in tensors:
+        all_outputs, inputs = weights[noisy.tensor]
+        outputs = len(range(all_outputs)[noisy.rows])
+        if (rank := max(noise.basis_idx) + 1) > min(outputs, inputs):
+            raise ValueError(
+                f"{folder}: {noisy.prefix}.weight: rank {rank} exceeds the smaller side of the {[outputs, inputs]} "
+                "matrix; choose a smaller rank"
+            )
+        shapes[noisy.basis] = (outputs if noise.bayes_noise == "right" else inputs, noise.rank)
+    if basis_path is not None and not is_tfb(config):
+        check_basis_file(Path(basis_path), config, noise, shapes)
+    if not is_tfb(config):
+        return
+    for name, shape in shapes.items():
+        if name not in tensors:
             projections = ",".join(noise.bayes_projections)
             advice = f" (with --bayes-projections {projections})" if noise.later_settings else ""
-            raise ValueError(f"{folder}: tensor {noisy.basis} is missing; convert or download the model again{advice}")
-        outputs, inputs = tensors[noisy.tensor].shape
-        side = len(range(outputs)[noisy.rows]) if noise.bayes_noise == "right" else inputs
-        _check_tensor(folder, noisy.basis, tensors[noisy.basis], (side, noise.rank))
+            raise ValueError(f"{folder}: tensor {name} is missing; convert or download the model again{advice}")
+        _check_tensor(folder, name, tensors[name], shape)
     check_same_bases(folder, noise)
 
 
@@ -116,14 +151,16 @@ def check_same_bases(folder: Path, noise: NoiseConfig) -> None:
             )
 
 
-def _check_layers(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> None:
+def _check_layers(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, StoredTensor], packed: Set[str]
+) -> None:
     """Before a model of a billion layers is built."""
     layers = config.get("num_hidden_layers")
     if not isinstance(layers, int) or isinstance(layers, bool) or layers < 1:
         raise ValueError(f"{folder / CONFIG_FILE}: num_hidden_layers must be an integer >= 1; got {layers!r}")
     for layer in range(layers):
         for name in noisy_tensors(config, layer):
-            if name not in tensors:
+            if name not in tensors and name.rpartition(".")[0] not in packed:
                 raise ValueError(_missing(folder, name))
 
 

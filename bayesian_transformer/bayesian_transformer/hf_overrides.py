@@ -5,6 +5,7 @@ Importing this module imports neither torch nor transformers nor vLLM.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike, fspath
 from typing import Any
 
 from .architectures import architecture_of
@@ -18,7 +19,7 @@ _PROBE = "dummy_"  # vLLM first asks with a config that has nothing but a model_
 class TFBOverrides:
     """A function on the model's config, as vLLM takes one for `hf_overrides`; it can be pickled."""
 
-    keys: Mapping[str, Any]  # of NoiseConfig, to be replaced in the config
+    keys: Mapping[str, Any]  # of NoiseConfig, and `basis_path`, to be replaced in the config
 
     def __call__(self, config: Any) -> Any:
         """`config`, a config of transformers, with the architecture of the TFB model and the keys in it.
@@ -45,6 +46,7 @@ def tfb(
     bayes_noise: str | None = None,
     use_tfb_for_generation: bool | None = None,
     bayes_projections: Sequence[str] | None = None,
+    basis_path: str | PathLike[str] | None = None,
 ) -> TFBOverrides:
     """What makes vLLM run a checkpoint as a TFB model: `LLM("path/to/model", hf_overrides=tfb(num_samples=5))`.
 
@@ -57,6 +59,8 @@ def tfb(
         bayes_noise: direction of the noise, right (the default) or left.
         use_tfb_for_generation: sample from the mean of all weight samples; default False.
         bayes_projections: which of q_proj, k_proj and v_proj carry noise; default q_proj and v_proj.
+        basis_path: file of `tokur convert --bases-only`, whose bases are used as they are; a quantised checkpoint needs
+            one. By default they are computed from the weights.
 
     Raises ValueError, in one line, for a value that cannot be.
     """
@@ -72,4 +76,6 @@ def tfb(
     }
     keys = {key: value for key, value in asked.items() if value is not None}
     NoiseConfig().replaced(**keys)  # which checks them
+    if basis_path is not None:
+        keys["basis_path"] = fspath(basis_path)
     return TFBOverrides(keys)

@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .checkpoint import BASIS, check_weight, is_tfb, read_config, tensor_files
+from .checkpoint import BASIS, check_weight, is_quantised, is_tfb, read_config, tensor_files
 from .config import DEFAULT_RANK, NoiseConfig, NoiseKeys
 from .fitting import check_fit
 from .hf.generation import Seeds, generate_with_uncertainties
@@ -270,6 +270,8 @@ def _check_folder(path: Path, config: object = None, **given: object) -> None:
     else:
         keys = read_config(Path(config) if isinstance(config, str | Path) and Path(config).is_dir() else path) | given
     if is_tfb(keys):
+        if is_quantised(keys):
+            raise ValueError(f"{path}: a quantised TFB model runs in vLLM only; load the unquantised one")
         check_fit(path, keys)
     for name, vectors in load_basis(path).items():
         check_weight(f"{path}: tensor {name}", vectors)  # loading casts them, integers too

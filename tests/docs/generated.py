@@ -12,7 +12,8 @@ from pathlib import Path
 
 from bayesian_transformer.architectures import ARCHITECTURES
 from bayesian_transformer.files import atomic_path
-from bayesian_transformer.vllm_plugin.refusals import ATTENTION, GPU_ATTENTION, GPU_SETTINGS, SETTINGS, Refusal
+from bayesian_transformer.vllm_plugin.attention_refusals import ATTENTION, GPU_ATTENTION, Refusal
+from bayesian_transformer.vllm_plugin.refusals import GPU_SETTINGS, SETTINGS
 from tests.helpers.family_table import family_table
 
 ROOT = Path(__file__).resolve().parents[2]

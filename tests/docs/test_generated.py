@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from bayesian_transformer.vllm_plugin.refusals import ATTENTION, GPU_ATTENTION, GPU_SETTINGS, SETTINGS, Refusal
+from bayesian_transformer.vllm_plugin.attention_refusals import ATTENTION, GPU_ATTENTION, Refusal
+from bayesian_transformer.vllm_plugin.refusals import GPU_SETTINGS, SETTINGS
 
 from .generated import DOCS, GENERATED, ROOMS, ROOT, first_sentence, rendered, sources
 

@@ -15,7 +15,7 @@ from vllm.v1.attention.backends import flash_attn
 
 from bayesian_transformer.vllm_plugin.attention import particle_class
 from bayesian_transformer.vllm_plugin.attention.gpu import GpuParticleAttention
-from bayesian_transformer.vllm_plugin.refusals import refuse_attention
+from bayesian_transformer.vllm_plugin.attention_refusals import refuse_attention
 
 BLOCK, HEAD, KV_HEADS, GROUP = 4, 8, 2, 3
 HEADS = KV_HEADS * GROUP

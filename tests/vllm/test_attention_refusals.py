@@ -18,7 +18,7 @@ from vllm.v1.attention.backends.flash_attn import FlashAttentionImpl
 from bayesian_transformer.vllm_plugin import attention
 from bayesian_transformer.vllm_plugin.attention.cpu import CpuParticleAttention
 from bayesian_transformer.vllm_plugin.attention.gpu import GpuParticleAttention
-from bayesian_transformer.vllm_plugin.refusals import ATTENTION, GPU_ATTENTION, refuse_attention
+from bayesian_transformer.vllm_plugin.attention_refusals import ATTENTION, GPU_ATTENTION, refuse_attention
 from tests.helpers.prompt_models import save_model_without_weights
 from tests.helpers.vllm_engines import engine
 

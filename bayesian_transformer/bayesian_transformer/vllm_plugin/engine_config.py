@@ -10,12 +10,13 @@ from vllm.model_executor.models.config import VerifyAndUpdateConfig
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
-from ..architectures import ARCHITECTURES, architecture_of
-from ..checkpoint import read_config, reads_single_file
+from ..architectures import ARCHITECTURES, architecture_of, is_plain
+from ..checkpoint import is_quantised, read_config, reads_single_file
 from ..fitting import check_fit
 from ..noise_config import NoiseConfig
 from . import kernels
-from .refusals import GPU_SETTINGS, SETTINGS, refused
+from .attention_refusals import refused
+from .refusals import GPU_SETTINGS, SETTINGS
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -40,6 +41,8 @@ class TFBModelConfig(VerifyAndUpdateConfig):
             problems += refused(GPU_SETTINGS, vllm_config)
         if problems:
             raise ValueError(f"TFB models do not support: {'; '.join(problems)}. Start the engine without.")
+        if noise.noisy_samples:
+            check_bases(vllm_config.model_config)
         check_weights(vllm_config)
         if noise.noisy_samples:
             make_room(vllm_config, noise.noisy_samples)
@@ -62,6 +65,22 @@ def check_architecture(model_config: Any) -> None:
         raise ValueError(
             f"{model_config.model}: architectures is {model_config.architectures}, where a {config.model_type} has "
             f"{[expected]}; correct it in hf_overrides or config.json"
+        )
+
+
+def check_bases(model_config: Any) -> None:
+    """ValueError for a quantised checkpoint without basis vectors, and for a TFB model that shall get others."""
+    config = model_config.hf_config.to_dict()
+    basis_path = config.get("basis_path")
+    if not isinstance(basis_path, str | None):
+        raise ValueError(f"basis_path must be the name of a file; got {basis_path!r}")
+    if basis_path is not None and not is_plain(config["model_type"]):
+        raise ValueError(f"{model_config.model}: a TFB model has basis vectors of its own; leave out basis_path")
+    if is_plain(config["model_type"]) and is_quantised(config) and basis_path is None:
+        raise ValueError(
+            f"{model_config.model}: a quantised checkpoint has no weights to compute basis vectors from; make them of "
+            "the unquantised model (tokur convert --bases-only --model-path MODEL --output-path bases.safetensors), "
+            "and start the engine with that file as basis_path in hf_overrides"
         )
 
 

@@ -12,7 +12,8 @@ from vllm.platforms import current_platform
 
 from ..architectures import architecture_of, is_plain
 from ..basis_cache import cached_basis_vectors
-from ..checkpoint import SINGLE_FILE, check_weight, reads_single_file
+from ..basis_file import read_basis_file
+from ..checkpoint import SINGLE_FILE, check_weight, is_quantised, reads_single_file
 from ..layers import check_basis
 from ..noise_config import QKV, NoiseConfig
 from ..noisy_weights import FUSED, fused_rows
@@ -48,11 +49,16 @@ class TFBModelMixin:
         self.allow_patterns_overrides = weight_patterns(Path(vllm_config.model_config.model))
         config = vllm_config.model_config.hf_config
         noise = NoiseConfig.from_model_config(config)
-        self.computes_bases = is_plain(config.model_type)  # of each weight that comes without its bases
+        self._config = config.to_dict()
+        basis_path = getattr(config, "basis_path", None)
+        self.basis_path = Path(basis_path) if basis_path else None
+        self._is_plain = is_plain(config.model_type)
+        # Of each weight that comes without its bases, where it can be done and they are in no file.
+        self.computes_bases = self._is_plain and not (basis_path or is_quantised(self._config))
         self._loaded_bases: set[str] = set()  # that have come before
         self.packs_experts = current_platform.is_cpu() and architecture_of(config.model_type).experts
         self._made_up = vllm_config.load_config.load_format == "dummy"
-        self._fused_rows = fused_rows(config.to_dict())
+        self._fused_rows = fused_rows(self._config)
         max_requests = vllm_config.scheduler_config.max_num_seqs
         device = vllm_config.device_config.device
         self.particles = Particles(noise, len(self.model.layers), max_requests, device)
@@ -64,6 +70,7 @@ class TFBModelMixin:
             self._qkv_noise[f"model.layers.{index}.self_attn"] = attention.qkv_noise
             if self.particles.noisy_samples:
                 layer.self_attn.qkv_proj.register_forward_hook(perturb_output(attention.layer_name))
+                layer.self_attn.qkv_proj.requires_unquantized_input = True  # vLLM's word for what the hook reads
                 install(attention, self.particles)
 
     def forward(
@@ -105,7 +112,8 @@ class TFBModelMixin:
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Load a checkpoint or a part of one; the stock loader gets everything but the basis vectors.
 
-        The bases of a plain checkpoint are computed from its weights as they come, before vLLM cuts them into shards.
+        The bases of a plain checkpoint are computed from its weights as they come, before vLLM cuts them into shards,
+        or are those of the file `basis_path`, which belong to the first weights that come.
         ValueError names a basis of a TFB model that is missing: that of each weight which comes must come with it.
         """
         arrived: set[str] = set()
@@ -126,6 +134,7 @@ class TFBModelMixin:
                     yield name, tensor
 
         loaded = super().load_weights(base_weights())  # type: ignore[misc]
+        computed |= self._given_bases(changed)
         for name in computed.keys() - arrived:  # not earlier: stored ones may come after their weight
             self._load_basis(name, computed[name])
             arrived.add(name)
@@ -152,26 +161,43 @@ class TFBModelMixin:
         return {f"{block}.{projection}{_BASIS_SUFFIX}" for block in self._qkv_noise for projection in projections}
 
     def _bases_of(self, name: str) -> set[str]:
-        """The names of the bases that are computed from the tensor `name` of a checkpoint."""
-        block, _, projection = name.removesuffix(".weight").rpartition(".")
-        if block not in self._qkv_noise or not name.endswith(".weight"):
+        """The names of the bases of the weight that the tensor `name` of a checkpoint holds, or a part of."""
+        module, _, part = name.rpartition(".")
+        block, _, projection = module.rpartition(".")
+        if block not in self._qkv_noise or part == "bias":
             return set()
         noisy = self.particles.noise.bayes_projections
         return {f"{block}.{name}{_BASIS_SUFFIX}" for name in noisy if projection in (name, FUSED)}
 
+    def _given_bases(self, names: set[str]) -> dict[str, Tensor]:
+        """Those of the bases `names` that are not computed: zeros where nothing reads them, or those of the file."""
+        shapes = {name: self._shape(name) for name in self.basis_names}
+        if self._is_plain and not self.particles.noisy_samples:
+            return {name: torch.zeros(shapes[name], device="cpu") for name in names}
+        if self.basis_path is None or not names - self._loaded_bases:
+            return {}
+        bases = read_basis_file(self.basis_path, self._config, self.particles.noise, shapes)
+        return {name: bases[name] for name in names - self._loaded_bases}
+
+    def forget_weights(self) -> None:
+        """The weights that come next are those that the model was made with, whose bases `basis_path` holds."""
+        self._loaded_bases.clear()
+
+    def _shape(self, basis: str) -> tuple[int, int]:
+        """Shape of a basis in a checkpoint."""
+        block, _, projection = basis.removesuffix(_BASIS_SUFFIX).rpartition(".")
+        return self._qkv_noise[block].checkpoint_shape(projection)
+
     def _computed_bases(self, name: str, tensor: Tensor) -> dict[str, Tensor]:
         """The bases of what the tensor `name` of a checkpoint holds, by name."""
-        names = self._bases_of(name)
+        names = self._bases_of(name) if self.particles.noisy_samples else set()  # else nothing reads them
         if names:
             check_weight(name, tensor)
         return {basis: self._computed_basis(basis, name, tensor) for basis in names}
 
     def _computed_basis(self, basis: str, name: str, tensor: Tensor) -> Tensor:
         """Only the first ones are written to the cache: a trainer may send others at every step."""
-        block, _, projection = basis.removesuffix(_BASIS_SUFFIX).rpartition(".")
-        noise = self.particles.noise
-        if not noise.noisy_samples:  # nothing reads it
-            return tensor.new_zeros(self._qkv_noise[block].checkpoint_shape(projection))
+        noise, projection = self.particles.noise, basis.removesuffix(_BASIS_SUFFIX).rpartition(".")[2]
         weight = tensor[self._fused_rows[projection]] if name.endswith(f"{FUSED}.weight") else tensor
         try:
             store = basis not in self._loaded_bases
@@ -186,6 +212,6 @@ class TFBModelMixin:
         if projection not in self.particles.noise.bayes_projections:  # stored for those who want it
             return
         noise = self._qkv_noise[block]
-        check_basis(name, tensor, noise.checkpoint_shape(projection))
+        check_basis(name, tensor, self._shape(name))
         # Through the attribute, as vLLM does: while it reloads weights, another loader is there.
         noise.basis_vectors.weight_loader(noise.basis_vectors, tensor, projection)  # type: ignore[attr-defined]

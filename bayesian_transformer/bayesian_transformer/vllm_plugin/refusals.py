@@ -1,12 +1,10 @@
 """All that TFB models do not run with, and why; docs/limits.md is made of these tables.
 
 Refused is what is untested with particle rows or known to lose them: wrong numbers look like right ones. The tables of
-settings are applied in `engine_config.TFBModelConfig`, when an engine starts; that of attention in `refuse_attention`,
-when its layers are made. No option of a single request is refused.
+settings are applied in `engine_config.TFBModelConfig`, when an engine starts; those of attention_refusals.py when its
+layers are made. No option of a single request is refused.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,27 +13,20 @@ from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
 from ..architectures import architecture_of, is_plain
+from ..checkpoint import quantization
+from .attention_refusals import Refusal
 
 _CACHE_DTYPES = ("auto", "bfloat16", "float16", "float32")
 # They hand a model whole tensors under the names of its checkpoint, but dummy, whose weights are made up.
 _LOAD_FORMATS = ("auto", "hf", "safetensors", "fastsafetensors", "instanttensor", "runai_streamer", "dummy")
 _WITHOUT_BIAS = ("qwen3", "qwen3_moe", "gemma")  # of o_proj, in vLLM
+# Of checkpoints, as vLLM 0.30 to 0.33 call them, and of plain weights while they are loaded. Whatever they do to a
+# weight, a layer's input reaches its hook as it is, in the dtype of the model, and its output is in that dtype.
+QUANTIZATIONS = (
+    "awq", "auto_awq", "awq_marlin", "gptq", "auto_gptq", "gptq_marlin", "compressed-tensors", "fp8",
+    "online", "fp8_per_tensor", "fp8_per_block", "fp8_per_channel",
+)  # fmt: skip
 _GRAPH_MODES = (None, CUDAGraphMode.NONE, CUDAGraphMode.FULL_DECODE_ONLY)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Something that TFB models do not run with. docs/limits.md is made of these."""
-
-    name: str  # as the error calls it; {} stands for what was found
-    why: str  # in one sentence
-    found: Callable[[Any], object]  # what of it a VllmConfig, or a layer's attention, has; falsy if nothing
-    listed: str = ""  # what the page calls it, where the name holds a {}
-
-
-def refused(refusals: Iterable[Refusal], subject: Any) -> list[str]:
-    """The names of the refusals that meet `subject`."""
-    return [refusal.name.format(found) for refusal in refusals if (found := refusal.found(subject))]
 
 
 def _unread_window(config: Any) -> int:
@@ -93,7 +84,8 @@ SETTINGS = (
     ),
     Refusal(
         "enable_lora",
-        "Not tested: the basis vectors are those of the weights without an adapter.",
+        "vLLM's layer with adapters passes by the hook that adds the noise, and gives adapters to scheduled rows, "
+        "which particle rows are not. Merge the adapter.",
         lambda c: c.lora_config is not None,
     ),
     Refusal(
@@ -103,7 +95,7 @@ SETTINGS = (
     ),
     Refusal(
         "weight_transfer_config",
-        "A trainer sends weights without the basis vectors, which would stay those of the old weights.",
+        "Not tested. To an engine on a TFB model a trainer would have to send basis vectors with the weights.",
         lambda c: getattr(c, "weight_transfer_config", None) is not None,
     ),
     Refusal(
@@ -117,9 +109,22 @@ SETTINGS = (
         lambda c: c.cache_config.kv_offloading_size is not None,
     ),
     Refusal(
-        "quantization",
-        "Not tested: conversion computes the basis vectors of plain weights.",
-        lambda c: c.model_config.quantization is not None,
+        "quantization={}",
+        "Only of these it is known that a layer's input and output stay what they are without it.",
+        lambda c: c.model_config.quantization not in (None, *QUANTIZATIONS) and c.model_config.quantization,
+        listed=f"a quantization other than {', '.join(QUANTIZATIONS)}",
+    ),
+    Refusal(
+        "transform_config of a quantised checkpoint",
+        "Its weights are rotated, and their singular vectors are not those of the unquantised model.",
+        lambda c: quantization(vars(c.model_config.hf_config)).get("transform_config"),
+    ),
+    Refusal(
+        "kv_cache_scheme of a quantised checkpoint (choose a kv_cache_dtype of 16 bits)",
+        "The attention of the particle rows does not read a cache of fp8, which it asks for where none is chosen.",
+        lambda c: (
+            c.cache_config.cache_dtype == "auto" and quantization(vars(c.model_config.hf_config)).get("kv_cache_scheme")
+        ),
     ),
     Refusal(
         "load_format={} of a plain checkpoint (convert it, or choose auto)",
@@ -247,47 +252,6 @@ GPU_SETTINGS = (
         listed="a cudagraph_mode other than FULL_DECODE_ONLY and NONE",
     ),
 )  # see attention/gpu.py
-
-_NOT_WRITTEN = "The particle rows' attention does not have it."
-ATTENTION = (
-    Refusal("ALiBi", _NOT_WRITTEN, lambda impl: impl.alibi_slopes is not None),
-    Refusal("sink", _NOT_WRITTEN, lambda impl: impl.sinks is not None),
-    Refusal(
-        "cross-layer shared",
-        "A particle row's own key and value are those of its own layer.",
-        lambda impl: impl.kv_sharing_target_layer_name is not None,
-    ),
-)  # of a layer, on either device
-
-GPU_ATTENTION = (
-    Refusal(
-        "one-token window",
-        "A row would see its own token alone, and FlashAttention has no window without a token of the cache.",
-        lambda impl: impl.sliding_window[0] == 0,  # how many earlier tokens a row sees; -1 for all
-    ),
-    Refusal(
-        "256-wide Blackwell",
-        "The particle rows' call of FlashAttention does not have it.",
-        lambda impl: getattr(impl, "fa4_hd256", False),
-    ),
-)  # of a layer
-
-
-def refuse_attention(stock: Any, expected: type, more: Iterable[Refusal] = ()) -> None:
-    """ValueError if particle rows cannot attend with `stock`, the attention implementation of a layer.
-
-    Args:
-        expected: vLLM's class that the particle rows' attention is written for.
-        more: what is refused on one device only.
-    """
-    if not isinstance(stock, expected):
-        raise ValueError(
-            f"TFB models need vLLM's {expected.__name__}, the attention of this layer is {type(stock).__name__}; "
-            "leave attention_backend unset, or choose another model"
-        )
-    if kinds := refused([*ATTENTION, *more], stock):
-        on_a_gpu = " on a GPU" if refused(more, stock) else ""
-        raise ValueError(f"TFB models do not support {', '.join(kinds)} attention{on_a_gpu}; choose another model")
 
 
 def _other_backends(attention: Any) -> str:

@@ -101,7 +101,9 @@ class UncertaintyRunner(GPUModelRunner):
         folder = Path(weights_path or self.model_config.model)
         if weights_iterator is None and folder.is_dir():
             missing = sorted(self.get_model().basis_names - tensor_files(folder).keys())
-            if missing and not self.get_model().computes_bases:
+            if self.get_model().basis_path and folder.resolve() == Path(self.model_config.model).resolve():
+                self.get_model().forget_weights()
+            elif missing and not self.get_model().computes_bases:
                 raise ValueError(f"{folder}: {missing[0]} is missing ({len(missing)} are); convert the model first")
             if (folder / CONFIG_FILE).is_file():
                 check_same_bases(folder, self.get_model().particles.noise)

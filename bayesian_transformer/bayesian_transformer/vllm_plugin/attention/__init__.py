@@ -7,8 +7,8 @@ from typing import Any
 
 from vllm.platforms import current_platform
 
+from ..attention_refusals import GPU_ATTENTION, refuse_attention
 from ..particles import Particles
-from ..refusals import GPU_ATTENTION, refuse_attention
 
 
 def install(attention: Any, particles: Particles) -> None:
