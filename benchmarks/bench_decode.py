@@ -253,10 +253,8 @@ def main(
     enforce_eager: bool,
     **sizes: Any,
 ) -> None:
-    if model_shape and model_path:
-        raise click.UsageError("give --model-shape or --model-path, not both")
-    if model_path and layers:
-        raise click.UsageError("--layers cuts a --model-shape; a --model-path is run as it is")
+    if model_path and (model_shape or layers):
+        raise click.UsageError("give --model-shape, with or without --layers, or --model-path, not both")
     if baseline:
         with one_line_errors():
             read_baseline(baseline)  # before the minutes of measuring
