@@ -254,7 +254,7 @@ def main(
     **sizes: Any,
 ) -> None:
     if model_path and (model_shape or layers):
-        raise click.UsageError("give --model-path, or --model-shape and maybe --layers, not both")
+        raise click.UsageError("give --model-shape, with or without --layers, or --model-path, not both")
     if baseline:
         with one_line_errors():
             read_baseline(baseline)  # before the minutes of measuring
