@@ -26,7 +26,7 @@ from bayesian_transformer.grading import Grader, Verdict
 from bayesian_transformer.quantities import FIELDS
 from bayesian_transformer.results import dataset_name, folders_to_read, model_name
 from bayesian_transformer.scores import record_arrays
-from bayesian_transformer.stop_rule import StopRule
+from bayesian_transformer.stop_rule import LONGEST_WINDOW, StopRule
 from eval.utils.csv_tables import write_csv
 from eval.utils.eval_options import DATASET, MODEL, RESULTS_DIR, WORKERS, SeveralValues
 from eval.utils.stop_rules import Outcome, Responses, outcome, rules_that_stop
@@ -43,13 +43,23 @@ _QUANTITIES = ("epistemic", "total", "logprob", "confidence")
 @click.option(
     "--quantity", type=click.Choice(FIELDS), multiple=True, default=_QUANTITIES, show_default=True, help="What is read."
 )
-@click.option("--window", type=click.IntRange(1), default=DEFAULT_WINDOW, show_default=True, help="Tokens of a mean.")
+@click.option(
+    "--window",
+    type=click.IntRange(1, LONGEST_WINDOW),
+    default=DEFAULT_WINDOW,
+    show_default=True,
+    help="Tokens of a mean.",
+)
 @click.option("--min-tokens", type=click.IntRange(0), default=0, show_default=True, help="Never stop before these.")
-@click.option("--threshold", type=FiniteRange(), help="One threshold, in nats.  [default: those that stop 5 to 40 %]")
+@click.option(
+    "--threshold", type=FiniteRange(), help="That of one --quantity, in nats.  [default: those that stop 5 to 40 %]"
+)
 @click.option("--bootstrap", type=click.IntRange(1), default=DEFAULT_DRAWS, show_default=True, help="Bootstrap draws.")
 @click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Also write the table to this file.")
 @WORKERS
 def main(dataset: str, model: str, results_dir: Path, csv: Path | None, **options: Any) -> None:
+    if options["threshold"] is not None and len(options["quantity"]) != 1:
+        raise click.UsageError("--threshold is that of one quantity; give one --quantity with it")
     dataset, model = dataset_name(dataset), model_name(model)
     with one_line_errors():
         folders = folders_to_read(results_dir, model, dataset, options["seeds"])

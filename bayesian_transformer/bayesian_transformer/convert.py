@@ -15,7 +15,10 @@ AUTO = "auto"
 @click.command(help="Convert a base model to a TFB model: its weights plus the basis vectors that carry the noise.")
 @click.option("--model-path", required=True, type=click.Path(path_type=Path), help="Folder of the base model.")
 @click.option(
-    "--output-path", required=True, type=click.Path(path_type=Path), help="Folder of the TFB model, which is written."
+    "--output-path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="What is written: the folder of the TFB model, or a file.",
 )
 @click.option(
     "--architecture",

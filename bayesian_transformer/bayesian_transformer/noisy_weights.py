@@ -53,7 +53,9 @@ def fused_rows(config: Mapping[str, Any]) -> dict[str, slice]:
     """Which rows of a fused weight belong to q_proj, k_proj and v_proj: q lies over k, and k over v."""
     for key in ("num_attention_heads", "hidden_size"):
         if key not in config:
-            raise ValueError(f"config.json lacks {key}, which says where q_proj and v_proj lie in {FUSED}; add it")
+            raise ValueError(
+                f"config.json lacks {key}, which says where q_proj, k_proj and v_proj lie in {FUSED}; add it"
+            )
     heads = config["num_attention_heads"]
     head_size = config.get("head_dim") or config["hidden_size"] // heads
     q, kv = heads * head_size, (config.get("num_key_value_heads") or heads) * head_size

@@ -5,6 +5,7 @@ torch nor vLLM.
 """
 
 import math
+import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from .aggregations import DEFAULT_WINDOW
 from .quantities import FIELDS, QUANTITY_BY_NAME
 
 STOP_REASON = "uncertainty"  # what vLLM's outputs say of a response that a rule stopped
-LONGEST_WINDOW = 1 << 20
+LONGEST_WINDOW = 4096  # it is summed at every token
+_MOST_TOKENS = 1 << 20
 _PREFIX = "uncertaint"  # keys of a request that begin so are ours, so others among them are mistakes
 _STOP, _THRESHOLD = "uncertainty_stop", "uncertainty_threshold"
 _WINDOW, _MIN_TOKENS = "uncertainty_window", "uncertainty_min_tokens"
@@ -40,11 +42,15 @@ class StopRule:
         if self.quantity not in FIELDS:
             raise ValueError(f"{_STOP} must be one of {', '.join(FIELDS)}; got {self.quantity!r}")
         threshold = self.threshold
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
+        is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+        if not is_number or not abs(threshold) <= sys.float_info.max:  # nor for NaN, nor for an int that no float holds
             raise ValueError(f"{_THRESHOLD} must be a finite number; got {threshold!r}")
-        for key, value, least in ((_WINDOW, self.window, 1), (_MIN_TOKENS, self.min_tokens, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LONGEST_WINDOW:
-                raise ValueError(f"{key} must be an integer from {least} to {LONGEST_WINDOW}; got {value!r}")
+        for key, value, least, most in (
+            (_WINDOW, self.window, 1, LONGEST_WINDOW),
+            (_MIN_TOKENS, self.min_tokens, 0, _MOST_TOKENS),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise ValueError(f"{key} must be an integer from {least} to {most}; got {value!r}")
 
     @classmethod
     def from_request(cls, extra_args: Mapping[str, Any] | None) -> "StopRule | None":

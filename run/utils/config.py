@@ -97,6 +97,7 @@ class Model:
     system_prompt: str | None = None
     revision: str | None = None  # commit on the hub, if it comes from there
     engine_overrides: Mapping[str, Any] = field(default_factory=dict)  # `hf_overrides` that a plain checkpoint needs
+    basis_path: Path | None = None  # where its basis vectors are, if they are not computed
 
     def prompt(self, question: str) -> str:
         """The formatted prompt, up to where the answer starts; ValueError if the chat template refuses it."""
@@ -115,6 +116,8 @@ class Model:
     def weights_digest(self) -> str | None:
         """What tells the weights from those of another model of this name."""
         digest = weights_digest(Path(self.path)) if Path(self.path).is_dir() else self.revision
+        if self.basis_path is not None and self.basis_path.is_file():  # else the engine says that it is none
+            return f"{digest} bases {sha256(self.basis_path.read_bytes()).hexdigest()[:16]}"
         return f"{digest} bases {ALGORITHM}" if self.engine_overrides else digest  # they are in no file
 
     def token_ids(self, prompt: str) -> list[int]:
@@ -174,7 +177,9 @@ def load_model(
     revision = getattr(config, "_commit_hash", None)
     plain = {"architectures": [architecture_of(config.model_type).vllm_architecture]}
     needed = plain if config.model_type in ARCHITECTURES else {}
-    return Model(path, model_name(path), noise, family, tokenizer, stops, system_prompt, revision, needed)
+    bases = (overrides or {}).get("basis_path") if needed else None
+    basis_path = None if bases is None else Path(bases)
+    return Model(path, model_name(path), noise, family, tokenizer, stops, system_prompt, revision, needed, basis_path)
 
 
 def prompt_family(path: str, model_type: str) -> PromptFamily:

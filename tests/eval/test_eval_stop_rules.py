@@ -113,9 +113,12 @@ def test_the_command(tmp_path: Path) -> None:
 def test_what_cannot_be(tmp_path: Path) -> None:
     write_greedy(tmp_path, 1, problems=20)
     options = ["--dataset", DATASET, "--model", MODEL, "--results-dir", str(tmp_path), "--workers", "1", "--seeds", "1"]
-    found = CliRunner().invoke(main, [*options, "--window", "5000"])
+    found = CliRunner().invoke(main, [*options, "--window", "4000"])
     assert (found.exit_code, found.output.count("\n")) == (1, 1)
     assert "choose a shorter --window or a --threshold" in found.output
+    found = CliRunner().invoke(main, [*options, "--threshold", "0.05"])
+    assert found.exit_code == 2
+    assert "give one --quantity with it" in found.output
     write_greedy(tmp_path, 2, problems=20, chance=1.0)
     found = CliRunner().invoke(main, [*options[:-1], "2"])
     assert "all 20 responses are right" in found.output

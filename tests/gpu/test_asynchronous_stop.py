@@ -55,6 +55,22 @@ def test_it_stops_where_the_rule_says() -> None:
     assert len(scheduler.cached) == 5  # the stock method ran at each token
 
 
+def test_a_request_that_nobody_checked_does_not_end_the_engine(caplog: pytest.LogCaptureFixture) -> None:
+    request, scheduler = request_with(StopRule("epistemic", 0.5)), Stopping()
+    request.sampling_params = SamplingParams(max_tokens=20, extra_args={"uncertainty_stop": "eu"})
+    assert not scheduler.step(request, 9.0)
+    assert "uncertainty_threshold is missing" in caplog.text
+
+
+def test_a_request_that_goes_on_with_other_parameters_is_watched_anew() -> None:
+    request, scheduler = request_with(StopRule("epistemic", 0.5, window=2)), Stopping()
+    assert not scheduler.step(request, 0.9)
+    request.sampling_params = SamplingParams(
+        max_tokens=20, extra_args=StopRule("epistemic", 0.7, window=3).request_keys()
+    )
+    assert [scheduler.step(request, 0.9) for _ in range(3)] == [False, False, True]
+
+
 def test_what_vllm_stops_keeps_its_reason() -> None:
     """The last token that max_tokens allows meets the rule too."""
     request, scheduler = request_with(StopRule("epistemic", 0.5, window=20)), Stopping()

@@ -18,6 +18,7 @@ from bayesian_transformer.config import NoiseConfig
 from bayesian_transformer.uncertainty import FIELDS
 from bayesian_transformer.vllm_plugin import worker
 from bayesian_transformer.vllm_plugin.model_mixin import TFBModelMixin
+from bayesian_transformer.vllm_plugin.particles import Particles
 from bayesian_transformer.vllm_plugin.stopping import uncertainty_scheduler
 
 
@@ -126,13 +127,24 @@ def test_warm_up_meets_every_kind_of_batch(is_cuda: bool, counts: set[int], monk
     assert particles.logits is None
 
 
-def test_seeds_are_staged_again_after_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tags", [None, ["kv_cache", "weights"], ["weights"]])
+def test_buffers_are_written_again_after_sleep(tags: list[str] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Level 2 takes the memory away and gives other contents back, at the same address."""
     asleep = worker.TFBWorker.__new__(worker.TFBWorker)
     asleep.model_runner = worker.UncertaintyRunner.__new__(worker.UncertaintyRunner)
     asleep.model_runner.staged_seeds = (1, 2)
+    particles = Particles(NoiseConfig(), 3, 4, torch.device("cpu"))
+    monkeypatch.setattr(worker.UncertaintyRunner, "get_model", lambda self: SimpleNamespace(particles=particles))
     monkeypatch.setattr(worker.StockWorker, "wake_up", lambda self, tags=None: None, raising=False)
-    asleep.wake_up(["weights"])
+    address = particles.sites.data_ptr()
+    particles.sites.fill_(77)
+    asleep.wake_up(["kv_cache"])
+    assert asleep.model_runner.staged_seeds == (1, 2)  # the memory is not back yet
+    assert (particles.sites == 77).all()
+    asleep.wake_up(tags)
     assert asleep.model_runner.staged_seeds == ()
+    assert particles.sites.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert particles.sites.data_ptr() == address
 
 
 def test_a_runner_keeps_what_it_knows_to_itself() -> None:

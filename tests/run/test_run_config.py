@@ -117,6 +117,12 @@ def test_a_plain_checkpoint_runs_as_its_tfb_model(tiny_llama_path: Path, tmp_pat
     assert (model.noise.num_samples, model.noise.rank) == (4, 8)
     assert model.family is PROMPT_FAMILIES["llama"]
     assert model.weights_digest() == f"{weights_digest(plain)} bases {ALGORITHM}"
+    digests = set()
+    for content in (b"some bases", b"other bases"):  # of one name
+        (plain.parent / "bases.safetensors").write_bytes(content)
+        overrides = {"basis_path": str(plain.parent / "bases.safetensors")}
+        digests.add(load_model(str(plain), overrides).weights_digest())
+    assert len(digests | {model.weights_digest()}) == 3
     assert load_model(str(llama)).engine_overrides == {}
 
 

@@ -17,6 +17,7 @@ from ..noise_config import NoiseConfig
 from . import kernels
 from .attention_refusals import refused
 from .refusals import GPU_SETTINGS, SETTINGS
+from .stopping import REQUEST_CHECK
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -51,7 +52,7 @@ class TFBModelConfig(VerifyAndUpdateConfig):
         vllm_config.parallel_config.worker_cls = f"{_PACKAGE}.worker.TFBWorker"
         vllm_config.scheduler_config.scheduler_cls = f"{_PACKAGE}.stopping.uncertainty_scheduler"
         model = vllm_config.model_config
-        model.logits_processors = [*(model.logits_processors or ()), f"{_PACKAGE}.stopping:RequestCheck"]
+        model.logits_processors = [*(model.logits_processors or ()), REQUEST_CHECK]
 
 
 def check_architecture(model_config: Any) -> None:

@@ -23,7 +23,7 @@ from .particles import Particles, QKVNoise, perturb_output
 
 _BASIS_SUFFIX = ".basis_vectors"
 EXPERTS_ARE_PACKED = (
-    "the weights of experts cannot be loaded again on a CPU, where vLLM packs them when it loads them first only; "
+    "the weights of experts cannot be loaded again on a CPU, as vLLM packs only those that it loads first; "
     "start the engine again"
 )
 
@@ -39,6 +39,12 @@ def weight_patterns(folder: Path) -> list[str] | None:
     return ["*.safetensors"] if folder.is_dir() and not any(folder.glob("*.safetensors")) else None
 
 
+def _written(folder: Path) -> dict[str, tuple[int, int]]:
+    """When the files of weights in a folder were written, and their sizes; nothing for a name on the hub."""
+    found = ((path.name, path.stat()) for path in folder.glob("*.safetensors"))
+    return {name: (stat.st_mtime_ns, stat.st_size) for name, stat in found}
+
+
 class TFBModelMixin:
     """Put before a vLLM `...ForCausalLM` whose layers have `self_attn.qkv_proj` and `self_attn.attn`."""
 
@@ -52,6 +58,8 @@ class TFBModelMixin:
         self._config = config.to_dict()
         basis_path = getattr(config, "basis_path", None)
         self.basis_path = Path(basis_path) if basis_path else None
+        self._name = vllm_config.model_config.model  # which vLLM changes when it loads weights from elsewhere
+        self._written = _written(Path(self._name))
         self._is_plain = is_plain(config.model_type)
         # Of each weight that comes without its bases, where it can be done and they are in no file.
         self.computes_bases = self._is_plain and not (basis_path or is_quantised(self._config))
@@ -179,9 +187,26 @@ class TFBModelMixin:
         bases = read_basis_file(self.basis_path, self._config, self.particles.noise, shapes)
         return {name: bases[name] for name in names - self._loaded_bases}
 
-    def forget_weights(self) -> None:
-        """The weights that come next are those that the model was made with, whose bases `basis_path` holds."""
+    @property
+    def needs_stored_bases(self) -> bool:
+        """Whether weights must come with their bases: they are not computed, and something reads them."""
+        return not (self.computes_bases or (self._is_plain and not self.particles.noisy_samples))
+
+    def expect_first_weights(self, name: str) -> bool:
+        """Whether `basis_path` holds the bases of the weights that come next from the folder or hub name `name`.
+
+        It does if those are the model's first ones. ValueError if the folder does not hold these any more.
+        """
+        is_own = name == self._name or Path(name).resolve() == Path(self._name).resolve()
+        if self.basis_path is None or not is_own:
+            return False
+        if _written(Path(name)) != self._written:
+            raise ValueError(
+                f"{name}: has other files of weights than at the start, whose bases basis_path holds; start the engine "
+                "again with a basis_path of the new ones"
+            )
         self._loaded_bases.clear()
+        return True
 
     def _shape(self, basis: str) -> tuple[int, int]:
         """Shape of a basis in a checkpoint."""

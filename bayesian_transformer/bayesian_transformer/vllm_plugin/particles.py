@@ -53,7 +53,12 @@ class Particles:
         self.right_noise = torch.empty(0, dtype=torch.float32, device=device)  # of all layers [L, P, N, r]
         projections = noise.bayes_projections  # N of them
         sites = [[site_index(layer, projection) for projection in projections] for layer in range(num_layers)]
-        self.sites = torch.tensor(sites, device=device)  # int64 [L, N]
+        self._sites = torch.tensor(sites)
+        self.sites = self._sites.to(device, copy=True)  # int64 [L, N]; never moved, as the seeds
+
+    def write_sites(self) -> None:
+        """Write `sites` again, whose memory has been taken away meanwhile."""
+        self.sites.copy_(self._sites)
 
     def begin(self, embeddings: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Start a forward: append the particle rows to `embeddings` [T, hidden] and `positions` [T]."""

@@ -8,6 +8,7 @@ layers are made. No option of a single request is refused.
 from typing import Any
 
 import torch
+from vllm import envs
 from vllm.config import CompilationMode, CUDAGraphMode
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
@@ -110,7 +111,7 @@ SETTINGS = (
     ),
     Refusal(
         "quantization={}",
-        "Only of these it is known that a layer's input and output stay what they are without it.",
+        "Of other methods it is not known whether a layer's input and output keep the dtype of the model.",
         lambda c: c.model_config.quantization not in (None, *QUANTIZATIONS) and c.model_config.quantization,
         listed=f"a quantization other than {', '.join(QUANTIZATIONS)}",
     ),
@@ -207,6 +208,11 @@ SETTINGS = (
         "VLLM_USE_V2_MODEL_RUNNER=1",
         "The statistics are computed in vLLM's V1 model runner, which TFB models choose by themselves.",
         lambda c: c.use_v2_model_runner,
+    ),
+    Refusal(
+        "VLLM_USE_RUST_FRONTEND=1",
+        "It reads what the engine sends by itself, and does not know the statistics.",
+        lambda _: getattr(envs, "VLLM_USE_RUST_FRONTEND", False),
     ),
     Refusal(
         "the {} platform",

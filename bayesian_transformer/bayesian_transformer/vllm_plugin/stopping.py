@@ -5,6 +5,7 @@ message goes to the front end and back and the memory of the response is free at
 that set it, are in stop_rule.py.
 """
 
+import logging
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +16,10 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from ..quantities import FIELDS
 from ..stop_rule import STOP_REASON, StopRule, StopWatch
 from .outputs import unpack
+
+logger = logging.getLogger(__name__)
+
+REQUEST_CHECK = f"{__name__}:RequestCheck"  # as vLLM names a logits processor
 
 
 def uncertainty_scheduler(vllm_config: Any, **kwargs: Any) -> Any:
@@ -63,11 +68,25 @@ class StoppingScheduler:
 
 
 def _watch_of(request: Request) -> StopWatch | None:
-    """Kept on the request, with which it lives: through a preemption, and no longer than that."""
-    if not hasattr(request, "stop_watch"):
+    """Kept on the request, with which it lives: through a preemption, and no longer than that.
+
+    A request that is continued with more input has new parameters, and its watch begins anew.
+    """
+    parameters, watch = getattr(request, "stop_watch", (None, None))
+    if parameters is not request.sampling_params:
+        watch = _watch_for(request)
+        request.stop_watch = (request.sampling_params, watch)
+    return watch
+
+
+def _watch_for(request: Request) -> StopWatch | None:
+    """Never an error: raised in the scheduler, it would end the engine for everybody."""
+    try:
         rule = StopRule.from_request(request.sampling_params.extra_args)
-        request.stop_watch = rule and rule.watch()
-    return request.stop_watch
+    except ValueError as error:  # `RequestCheck` was passed by, as a request handed to the engine core itself does
+        logger.warning("request %s is not stopped by its uncertainty: %s", request.request_id, error)
+        return None
+    return None if rule is None else rule.watch()
 
 
 class RequestCheck(LogitsProcessor):

@@ -19,6 +19,7 @@ from . import kernels
 from .kernels import token_uncertainty
 from .model_mixin import EXPERTS_ARE_PACKED, weight_patterns
 from .outputs import pack
+from .stopping import REQUEST_CHECK
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as StockWorker
@@ -37,11 +38,14 @@ class TFBWorker(StockWorker):
         kernels.prepare()
         runner = self.model_runner
         runner.__class__ = type(f"Uncertainty{type(runner).__name__}", (UncertaintyRunner, type(runner)), {})
+        if self.model_config.logits_processors == [REQUEST_CHECK]:  # which reads no tokens; vLLM would copy them for it
+            runner.input_batch.logitsprocs_need_output_token_ids = False
 
-    def wake_up(self, *args: Any, **kwargs: Any) -> None:
-        """Wake up from sleep, whose deepest level keeps registered buffers only: the seeds must be staged again."""
-        super().wake_up(*args, **kwargs)
-        self.model_runner.forget_staged_seeds()
+    def wake_up(self, tags: list[str] | None = None) -> None:
+        """Wake up from sleep, whose deepest level keeps registered buffers of the model only."""
+        super().wake_up(tags)
+        if tags is None or "weights" in tags:  # with which our buffers lie
+            self.model_runner.write_buffers()
 
 
 class UncertaintyRunner(GPUModelRunner):
@@ -67,9 +71,10 @@ class UncertaintyRunner(GPUModelRunner):
         particles.hidden = output[kwargs["positions"].shape[0] :]
         return output
 
-    def forget_staged_seeds(self) -> None:
-        """Stage the seeds again before the next forward, as the buffer that held them is gone."""
+    def write_buffers(self) -> None:
+        """Write again what the particles hold on the device; the seeds before the next forward."""
         self.staged_seeds = ()
+        self.get_model().particles.write_sites()
 
     def _request_seeds(self) -> tuple[int, ...]:
         """Noise seeds in batch order: the request's own, else engine seed + arrival number, far apart for each replica.
@@ -96,18 +101,18 @@ class UncertaintyRunner(GPUModelRunner):
             raise ValueError(
                 "is_checkpoint_format=False is not supported: weights in that form come without their bases"
             )
-        if self.get_model().packs_experts:
+        model = self.get_model()
+        if model.packs_experts:
             raise ValueError(EXPERTS_ARE_PACKED)
-        folder = Path(weights_path or self.model_config.model)
-        if weights_iterator is None and folder.is_dir():
-            missing = sorted(self.get_model().basis_names - tensor_files(folder).keys())
-            if self.get_model().basis_path and folder.resolve() == Path(self.model_config.model).resolve():
-                self.get_model().forget_weights()
-            elif missing and not self.get_model().computes_bases:
+        name = weights_path or self.model_config.model
+        uses_file = weights_iterator is None and model.expect_first_weights(name)
+        if weights_iterator is None and (folder := Path(name)).is_dir():
+            missing = sorted(model.basis_names - tensor_files(folder).keys())
+            if missing and model.needs_stored_bases and not uses_file:
                 raise ValueError(f"{folder}: {missing[0]} is missing ({len(missing)} are); convert the model first")
             if (folder / CONFIG_FILE).is_file():
-                check_same_bases(folder, self.get_model().particles.noise)
-            self.get_model().allow_patterns_overrides = weight_patterns(folder)
+                check_same_bases(folder, model.particles.noise)
+            model.allow_patterns_overrides = weight_patterns(folder)
         super().reload_weights(weights_iterator, weights_path, is_checkpoint_format, **kwargs)
 
     def _sample(self, logits: Tensor | None, spec_decode_metadata: Any) -> Any:
