@@ -178,7 +178,8 @@ def _without_storage(folder: Path, config: Mapping[str, Any]) -> PreTrainedModel
             base = AutoConfig.for_model(base_type, **keys)
             return AutoModelForCausalLM.from_config(base, attn_implementation="eager")
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        text, _, _ = str(error).partition("Exception raised from")  # torch's frames of C++, a screen of them
+        reason = " ".join(text.split()) or type(error).__name__
         raise ValueError(f"{folder / CONFIG_FILE}: no model can be made of it ({reason}); get it again") from error
 
 

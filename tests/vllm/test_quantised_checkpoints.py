@@ -153,7 +153,7 @@ def test_ranks_take_their_shares_of_the_bases(tmp_path: Path, monkeypatch: pytes
     quantised = quantise(tmp_path / "base", tmp_path, "w4a16")
     bases = make_bases(tmp_path / "base", tmp_path)
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # one NUMA node has no place for two bound workers
-    options: dict[str, Any] = {"in_process": False, "kv_cache_memory_bytes": 1 << 26, "tensor_parallel_size": 2}
+    options: dict[str, Any] = {"kv_cache_memory_bytes": 1 << 26, "tensor_parallel_size": 2}
     decoded = decode(quantised.path, hf_overrides=overrides(bases), dtype="float16", **options)
     expected = reference(quantised, "w4a16", "right", bases, decoded, 0)
     found = np.concatenate([numbers for _, numbers in decoded])

@@ -56,7 +56,7 @@ def test_two_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """OLMo 2 normalises q and k as a whole, after the noise; the ranks gather them for it."""
     base = save_family("olmo2", tmp_path / "base")
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # one NUMA node has no place for two bound workers
-    with engine(base, tensor_parallel_size=2, hf_overrides=tfb(**NOISE), **OPTIONS) as llm:
+    with engine(base, in_process=True, tensor_parallel_size=2, hf_overrides=tfb(**NOISE), **OPTIONS) as llm:
         decoded = decode(llm)
     assert_as_scored(decoded, convert_checkpoint(base, tmp_path / "tfb"))
 

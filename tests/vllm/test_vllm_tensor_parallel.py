@@ -54,7 +54,7 @@ def test_two_ranks_equal_one(
     parameters = [vllm.SamplingParams(temperature=0, max_tokens=12, seed=i, detokenize=False) for i in range(5)]
     numbers = []
     for ranks in (1, 2):
-        with engine(paths[ranks], tensor_parallel_size=ranks, **options) as llm:
+        with engine(paths[ranks], in_process=True, tensor_parallel_size=ranks, **options) as llm:
             outputs = llm.generate(prompts, parameters, use_tqdm=False)
         numbers.append([(list(o.outputs[0].token_ids), table(o.outputs[0])) for o in outputs])
     for (tokens, one), (other_tokens, two) in zip(*numbers, strict=True):
@@ -64,10 +64,7 @@ def test_two_ranks_equal_one(
 
 @pytest.mark.parametrize("name", ["phi3 with a window", "gemma2"])
 def test_two_ranks_of_a_family_equal_one(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fused weights, windows, soft caps; the bases are computed from whole weights, of which each rank takes a part.
-
-    The engine itself stays in this process: with two ranks that is one process less to start.
-    """
+    """Fused weights, windows, soft caps; the bases are computed from whole weights, of which each rank takes a part."""
     base = save_family(name, tmp_path / "base")
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     options: dict[str, Any] = {
