@@ -40,7 +40,9 @@ def test_other_bases_than_were_stored_are_refused(square: Path, key: str, asked:
 
 
 def test_a_fused_weight_needs_a_config_that_says_where_its_parts_lie() -> None:
-    with pytest.raises(ValueError, match=r"config\.json lacks num_attention_heads, which says where q_proj, k_proj and v_proj"):
+    with pytest.raises(
+        ValueError, match=r"config\.json lacks num_attention_heads, which says where q_proj, k_proj and v_proj"
+    ):
         noisy_weights({"model_type": "phi3", "num_hidden_layers": 1, "hidden_size": 64})
 
 
