@@ -90,7 +90,7 @@ def asked_rules(responses: Responses, options: dict[str, Any]) -> list[StopRule]
 
 
 def joined(runs: Sequence[GradedFolder], draws: int) -> Responses:
-    """The responses of all seeds. One seed that is missing, or answers all right or all wrong, is an error."""
+    """The responses of all seeds; ValueError if all are right, or none is."""
     problems, places = problem_places([run.problems for run in runs])
     right = np.array([verdict is Verdict.RIGHT for run in runs for verdict in run.verdicts], dtype=bool)
     if right.all() or not right.any():

@@ -256,11 +256,8 @@ class BayesianForCausalLMModel(NoisyModelMixin, PreTrainedModel, GenerationMixin
 _WRAPPERS: WeakSet[BayesianForCausalLMModel] = WeakSet()  # all that are alive
 
 
-_OF_BASES = (
-    "bayes_noise",
-    "basis_idx",
-    "bayes_projections",
-)  # keys of a config that the bases must fit, as arguments too
+# Keys of a config that the bases must fit, as arguments too.
+_OF_BASES = ("bayes_noise", "basis_idx", "bayes_projections")
 
 
 def _check_folder(path: Path, config: object = None, **given: object) -> None:

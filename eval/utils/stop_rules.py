@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesian_transformer.aggregations import group_means
 from bayesian_transformer.bootstrap import interval
 from bayesian_transformer.metrics import Array
 from bayesian_transformer.stop_rule import StopRule
@@ -81,7 +82,7 @@ def rules_that_stop(
 
 
 def outcome(responses: Responses, rule: StopRule) -> Outcome:
-    """ValueError if no response is right, or none is wrong."""
+    """What a rule does; a share of right or wrong responses is NaN where there are none."""
     right, weights, tokens = responses.right, responses.weights, responses.tokens
     kept = np.array([_kept(rule, arrays[rule.quantity]) for arrays in responses.values])
     stopped = kept < tokens
@@ -104,12 +105,11 @@ def outcome(responses: Responses, rule: StopRule) -> Outcome:
 
 def _worst(rule: StopRule, values: Array) -> float:
     """The most uncertain window mean, times the rule's sign, of those that could stop the response; +inf if none."""
-    first = max(rule.window, rule.min_tokens)
-    means = [
-        rule.sign * float(values[end - rule.window : end].mean())
-        for end in range(first, len(values))  # at its last token a response is at its end
-    ]
-    return min(filter(np.isfinite, means), default=np.inf)
+    first, before_last = max(rule.window, rule.min_tokens), values[:-1]  # at its last token a response is at its end
+    if before_last.size < first:
+        return np.inf
+    means = rule.sign * group_means(before_last, rule.window)[first - rule.window :]
+    return float(np.min(means, where=np.isfinite(means), initial=np.inf))
 
 
 def _kept(rule: StopRule, values: Array) -> int:

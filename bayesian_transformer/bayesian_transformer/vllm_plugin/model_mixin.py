@@ -179,11 +179,11 @@ class TFBModelMixin:
 
     def _given_bases(self, names: set[str]) -> dict[str, Tensor]:
         """Those of the bases `names` that are not computed: zeros where nothing reads them, or those of the file."""
-        shapes = {name: self._shape(name) for name in self.basis_names}
         if self._is_plain and not self.particles.noisy_samples:
-            return {name: torch.zeros(shapes[name], device="cpu") for name in names}
+            return {name: torch.zeros(self._shape(name), device="cpu") for name in names}
         if self.basis_path is None or not names - self._loaded_bases:
             return {}
+        shapes = {name: self._shape(name) for name in self.basis_names}
         bases = read_basis_file(self.basis_path, self._config, self.particles.noise, shapes)
         return {name: bases[name] for name in names - self._loaded_bases}
 

@@ -32,6 +32,7 @@ class Particles:
     | field       | written by                    | read by                      | holds until               |
     | ----------- | ----------------------------- | ---------------------------- | ------------------------- |
     | seeds       | the runner, before a forward  | begin; a graph on its replay | requests come or go       |
+    | sites       | __init__; after a deep sleep  | begin; QKVNoise.add          | the model is gone         |
     | num_tokens  | begin                         | QKVNoise.add, attention      | the next begin            |
     | counters    | begin                         | QKVNoise.add, left noise     | the next begin            |
     | right_noise | begin                         | QKVNoise.add, right noise    | the next begin            |

@@ -58,7 +58,7 @@ class StoppingScheduler:
             return new_token_ids, stopped
         # One token: a TFB model has no speculative decoding.
         row = unpack(self._output.sampling_masks, self._output.req_id_to_index[request.request_id])
-        met = watch.stops(float(row[FIELDS.index(watch.rule.quantity)]))
+        met = watch.stops(row[FIELDS.index(watch.rule.quantity)])
         if met and not stopped and request.num_output_tokens >= request.sampling_params.min_tokens:
             # For FINISHED_STOPPED the detokenizer drops the text of the last token. outputs.py makes it a stop.
             request.status = RequestStatus.FINISHED_LENGTH_CAPPED
